@@ -1,0 +1,33 @@
+"""The one translation table: every sentence a person reads, in Chinese with English beside it.
+
+A leaf of the import graph. The entries are grouped by who shows them (`errors`, `notices`, `page`); `text` reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Language = Literal["zh", "en"]
+
+
+class Text(NamedTuple):
+    """One entry of the table; both fields may hold `str.format` fields of the same names."""
+
+    zh: str
+    en: str
+
+
+def text(key: str, language: Language, **params: object) -> str:
+    """Return the entry `key` in `language` with `params` filled in.
+
+    Raises:
+        KeyError: if the table has no such entry, or a field of it is not among `params`.
+    """
+    from bianque.texts.errors import ERRORS
+    from bianque.texts.notices import NOTICES
+    from bianque.texts.page import PAGE
+
+    for table in (ERRORS, NOTICES, PAGE):
+        if key in table:
+            return getattr(table[key], language).format(**params)
+    raise KeyError(f"no text named {key!r}")
