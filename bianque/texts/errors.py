@@ -69,6 +69,18 @@ ERRORS: dict[str, Text] = {
         "模型 {name} 现在不可用：{reason_zh}",
         "Model {name} is not available: {reason_en}",
     ),
+    "model_not_planned": Text(
+        "没有为「{job}」准备模型；请设置环境变量 {variable}（Hub 仓库名或本地文件夹）后重新启动，或换一个模式。",
+        "No model is set for the {job}; set {variable} to a Hub repo or a local folder and start again, or use another mode.",
+    ),
+    "load_failed": Text(
+        "载入时出错（{reason}）；请查看日志。",
+        "loading failed ({reason}); see the log.",
+    ),
+    "reply_empty": Text(
+        "模型这一次没有写出内容；请重试，或换一种说法。",
+        "The model wrote nothing this time; try again or put it another way.",
+    ),
     "snapshot_folder_missing": Text(
         "找不到模型文件夹 {folder}；请检查路径，或下载模型后再启动。",
         "Model folder {folder} does not exist; check the path or download the model, then start again.",

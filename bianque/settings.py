@@ -1,0 +1,139 @@
+"""Settings of the application; the only reader of environment variables.
+
+`Settings.from_environment()` is called once, by `app.py` or the command line; everything below receives values.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar, get_args
+
+from bianque.errors import SettingsError
+
+ModelChoice = Literal["auto", "demo", "real"]
+DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where one model comes from: a Hub repo id or a local folder, and the revision of the former."""
+
+    location: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, validated.
+
+    Attributes:
+        models: `auto` takes the real models on a CUDA device and the demonstration models elsewhere.
+        asker: BianQue-1.0 or another T5 to ask; None leaves the choice to `models`.
+        adviser: BianQue-2.0 or another ChatGLM-6B to advise.
+        listener: SoulChat or another ChatGLM-6B to listen.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        dtype: dtype of the weights; `auto` is fp32 on a CPU and fp16 on a CUDA device.
+        num_slots: sequences that each engine runs at once, at least 1.
+        max_waiting: requests that may wait for a slot of one engine, at least 0.
+        max_message_chars: longest message a visitor may send.
+        max_messages: longest conversation, in messages.
+        num_threads: threads of a CPU model; 0 leaves it to torch.
+        server_name: address to listen on.
+        server_port: port to listen on.
+        log_level: a name of the `logging` module.
+    """
+
+    models: ModelChoice = "auto"
+    asker: ModelSource | None = None
+    adviser: ModelSource | None = None
+    listener: ModelSource | None = None
+    device: str = "auto"
+    dtype: DtypeName = "auto"
+    num_slots: int = 4
+    max_waiting: int = 32
+    max_message_chars: int = 2000
+    max_messages: int = 200
+    num_threads: int = 0
+    server_name: str = "127.0.0.1"
+    server_port: int = 7860
+    log_level: str = "INFO"
+    is_space: bool = field(default=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read and check every variable; an empty variable counts as unset.
+
+        Raises:
+            SettingsError: naming the variable, what it must be and what it is.
+        """
+        read = _Reader(os.environ if environment is None else environment)
+        is_space = read.string("SYSTEM", "") == "spaces"
+        port_name = "GRADIO_SERVER_PORT" if read.string("GRADIO_SERVER_PORT", "") else "PORT"
+        return cls(
+            models=read.choice("BIANQUE_MODELS", get_args(ModelChoice), "auto"),
+            asker=read.source("BIANQUE_ASKER"),
+            adviser=read.source("BIANQUE_ADVISER"),
+            listener=read.source("BIANQUE_LISTENER"),
+            device=read.device("BIANQUE_DEVICE", "auto"),
+            dtype=read.choice("BIANQUE_DTYPE", get_args(DtypeName), "auto"),
+            num_slots=read.integer("BIANQUE_NUM_SLOTS", 4, 1, 64),
+            max_waiting=read.integer("BIANQUE_MAX_WAITING", 32, 0, 1000),
+            max_message_chars=read.integer("BIANQUE_MAX_MESSAGE_CHARS", 2000, 10, 20_000),
+            max_messages=read.integer("BIANQUE_MAX_MESSAGES", 200, 2, 1000),
+            num_threads=read.integer("BIANQUE_NUM_THREADS", 0, 0, 256),
+            server_name=read.string("GRADIO_SERVER_NAME", "0.0.0.0" if is_space else "127.0.0.1"),
+            server_port=read.integer(port_name, 7860, 1, 65_535),
+            log_level=read.choice("BIANQUE_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),
+            is_space=is_space,
+        )
+
+
+class _Reader:
+    """Typed reading of a mapping of strings, with one clear error for each kind."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def string(self, name: str, default: str) -> str:
+        return self._environment.get(name, "").strip() or default
+
+    def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:
+        return self._parse(name, default, lambda raw: raw if raw in allowed else None, " / ".join(allowed))
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        def parse(raw: str) -> int | None:
+            return int(raw) if raw.isdecimal() and low <= int(raw) <= high else None
+
+        return self._parse(
+            name, default, parse, f" {low} 到 {high} 之间的整数", f"a whole number from {low} to {high}"
+        )
+
+    def device(self, name: str, default: str) -> str:
+        def parse(raw: str) -> str | None:
+            kind, _, index = raw.partition(":")
+            is_numbered_cuda = kind == "cuda" and index.isdecimal()
+            return raw if raw in ("auto", "cpu", "cuda") or is_numbered_cuda else None
+
+        return self._parse(name, default, parse, "auto / cpu / cuda / cuda:N")
+
+    def source(self, name: str) -> ModelSource | None:
+        location = self.string(name, "")
+        return ModelSource(location, self.string(f"{name}_REVISION", "") or None) if location else None
+
+    def _parse(
+        self, name: str, default: _T, parse: Callable[[str], _T | None], expected_zh: str, expected_en: str = ""
+    ) -> _T:
+        raw = self.string(name, "")
+        if not raw:
+            return default
+        value = parse(raw)
+        if value is None:
+            expected_en = expected_en or f"one of {expected_zh}"
+            raise SettingsError(
+                "setting_invalid", name=name, expected_zh=expected_zh, expected_en=expected_en, got=raw[:40]
+            )
+        return value
