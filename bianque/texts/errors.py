@@ -101,6 +101,16 @@ ERRORS: dict[str, Text] = {
         "{folder} 的 {file} 无法读取（{reason}）；请重新下载该文件。",
         "{file} in {folder} cannot be read ({reason}); download that file again.",
     ),
+    "config_key_unknown": Text(
+        "config.json 里有未知的键 {name}（值 {value!r}），它可能改变模型的计算；请使用未改动的模型，或删除该键。",
+        "config.json has the unknown key {name} (value {value!r}), which may change what the model computes; use the "
+        "unmodified model or remove the key.",
+    ),
+    "config_value_unsupported": Text(
+        "config.json 的 {name} 应为 {expected}，实际是 {value!r}，这里不支持；请使用未量化、未加前缀的原始模型。",
+        "{name} in config.json must be {expected}, but it is {value!r}, which is not supported; use the original model "
+        "without quantization or prefixes.",
+    ),
     "snapshot_tensors_mismatch": Text(
         "{folder} 的权重与结构不符：缺少 {missing}；多出 {unexpected}；形状不符 {misshapen}。请使用完整的模型。",
         "Weights in {folder} do not fit the model: missing {missing}; unexpected {unexpected}; wrong shape {misshapen}. "
