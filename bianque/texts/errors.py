@@ -56,6 +56,10 @@ ERRORS: dict[str, Text] = {
         "模型这一次的计算出现了无效数值，回复已中断；请重试，若再次出现请换用更高精度。",
         "The model produced invalid numbers and this reply was stopped; try again, or use a higher precision.",
     ),
+    "computation_failed": Text(
+        "这次计算失败了（{reason}），其他对话不受影响；请重试，或缩短对话。",
+        "This computation failed ({reason}); other conversations go on. Try again, or shorten the conversation.",
+    ),
     "engine_stopped": Text(
         "生成引擎已停止；请刷新页面或稍后再试。",
         "The generation engine has stopped; reload the page or try again later.",
