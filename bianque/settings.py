@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from bianque.errors import SettingsError
 
@@ -101,7 +101,7 @@ class _Reader:
     def string(self, name: str, default: str) -> str:
         return self._environment.get(name, "").strip() or default
 
-    def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:
+    def choice(self, name: str, allowed: tuple[str, ...], default: str) -> Any:
         return self._parse(name, default, lambda raw: raw if raw in allowed else None, " / ".join(allowed))
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:

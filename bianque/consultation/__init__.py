@@ -1,0 +1,1 @@
+"""Turns of a conversation in, a streamed reply out: prompts, policy, red flags."""

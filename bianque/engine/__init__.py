@@ -1,0 +1,1 @@
+"""The generation engine: requests of token ids in, token ids out."""

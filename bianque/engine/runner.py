@@ -111,9 +111,9 @@ class T5Runner:
             cache=state.kv_cache,
             use_cache=True,
         ).last_hidden_state[0, -1]
-        if model.config.tie_word_embeddings:
-            output = output * model.config.d_model**-0.5  # T5 scales before a tied head
-        return model.lm_head(output)
+        if model.config.scale_decoder_outputs:  # checkpoints whose configuration ties the head to the embedding
+            output = output * model.config.d_model**-0.5
+        return torch.nn.functional.linear(output, model.get_output_embeddings().weight)
 
     def context_ids(self, prompt_ids: list[int]) -> list[int]:
         """Return the start token: the decoder does not continue the prompt."""

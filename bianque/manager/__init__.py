@@ -1,0 +1,1 @@
+"""Which models run, where they come from, and how they are loaded."""

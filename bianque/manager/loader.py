@@ -22,6 +22,7 @@ from bianque.settings import DtypeName, Settings
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +84,10 @@ def load_model(folder: Path, spec: ModelSpec, settings: Settings, *, has_cuda: b
     dtype = choose_dtype(settings.dtype, device)
     check_snapshot(folder, spec.family)
     encode, decode = _load_tokenizer(folder, spec.family)
-    model = _load_weights(folder, spec.family, {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype])
-    model.to(device)  # type: ignore[arg-type]
+    model = _load_weights(
+        folder, spec.family, {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    )
+    model.to(torch.device(device))  # type: ignore[arg-type]
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     engine = _make_engine(model, spec, settings)
     logger.info(
@@ -114,18 +117,27 @@ def _load_tokenizer(folder: Path, family: Family) -> tuple[Callable[[str], list[
     )
 
 
-def _load_weights(folder: Path, family: Family, dtype: torch.dtype) -> torch.nn.Module:
+def _load_weights(folder: Path, family: Family, dtype: torch.dtype) -> PreTrainedModel:
     """Read the weights and refuse any that are missing, left over or misshapen."""
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     from bianque.models.auto import register
 
     register()
     auto_class = AutoModelForSeq2SeqLM if family == "t5" else AutoModelForCausalLM
     try:
-        model, info = auto_class.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, ignore_mismatched_sizes=True, output_loading_info=True
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if family == "t5":
+            # transformers 5 ties T5's head whatever the file says, then warns about every untied checkpoint.
+            config.tie_word_embeddings = bool(read_json(folder, "config.json").get("tie_word_embeddings", True))
+        model, info = auto_class.from_pretrained(  # type: ignore[misc]
+            folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, OSError, ValueError, KeyError) as error:
         damaged = find_damaged_shard(folder)
@@ -174,7 +186,7 @@ def _name_some(names: list[str]) -> str:
     return ", ".join(names[:3]) + rest
 
 
-def _make_engine(model: torch.nn.Module, spec: ModelSpec, settings: Settings) -> Engine:
+def _make_engine(model: PreTrainedModel, spec: ModelSpec, settings: Settings) -> Engine:
     from bianque.engine.runner import ChatGLMRunner, T5Runner
 
     runner = T5Runner(model) if spec.family == "t5" else ChatGLMRunner(model)

@@ -116,7 +116,7 @@ class ModelManager:
             raise ModelUnavailableError("model_loading", name=status.name if status else job.value)
 
     def spec(self, job: Job) -> ModelSpec | None:
-        """Return what is planned for `job`, whether or not it is loaded; None before the plan is made or without one."""
+        """Return what is planned for `job`, loaded or not; None without a plan or a model for it."""
         with self._condition:
             planned = self._plan.models.get(job) if self._plan else None
             return planned.spec if planned else None

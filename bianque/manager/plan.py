@@ -54,13 +54,18 @@ def plan_models(settings: Settings, *, has_cuda: bool) -> ModelPlan:
     """
     named = {
         job: source
-        for job, source in ((Job.ASKER, settings.asker), (Job.ADVISER, settings.adviser), (Job.LISTENER, settings.listener))
+        for job, source in (
+            (Job.ASKER, settings.asker),
+            (Job.ADVISER, settings.adviser),
+            (Job.LISTENER, settings.listener),
+        )
         if source
     }
     wants_real = settings.models == "real" or (settings.models == "auto" and has_cuda)
     if wants_real:
         models = {
-            job: PlannedModel(REAL_MODELS[job], ModelSource(REAL_MODELS[job].location)) for job in (Job.ASKER, Job.ADVISER)
+            job: PlannedModel(REAL_MODELS[job], ModelSource(REAL_MODELS[job].location))
+            for job in (Job.ASKER, Job.ADVISER)
         }
         reason: Reason = "plan_real_chosen" if settings.models == "real" else "plan_gpu"
     else:

@@ -35,11 +35,11 @@ def resolve_snapshot(source: ModelSource) -> Path:
         raise SnapshotError("snapshot_folder_missing", folder=folder)
 
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HTTPError, IncompleteSnapshotError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, IncompleteSnapshotError
 
     try:
         return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=ALLOWED_PATTERNS))
-    except (HTTPError, HFValidationError, IncompleteSnapshotError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, IncompleteSnapshotError, OSError) as error:
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise SnapshotError("snapshot_not_cached", repo_id=source.location, reason=reason) from error
 

@@ -1,0 +1,1 @@
+"""The embedded demonstration models: knowledge, corpus, training, evaluation."""

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bianque.errors import SnapshotError
+from bianque.manager.snapshot import ALLOWED_PATTERNS, check_snapshot, resolve_snapshot
+from bianque.settings import ModelSource
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "chatglm"}), encoding="utf-8")
+    (tmp_path / "ice_text.model").write_bytes(b"tokenizer")
+    shards = {"lm_head.weight": "pytorch_model-00001-of-00002.bin", "x": "pytorch_model-00002-of-00002.bin"}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": shards}), encoding="utf-8")
+    for shard in shards.values():
+        (tmp_path / shard).write_bytes(b"weights")
+    return tmp_path
+
+
+def refused(folder, family="chatglm") -> SnapshotError:
+    with pytest.raises(SnapshotError) as caught:
+        check_snapshot(folder, family)
+    return caught.value
+
+
+def test_a_complete_folder_passes(folder):
+    check_snapshot(folder, "chatglm")
+
+
+@pytest.mark.parametrize("name", ["config.json", "ice_text.model", "pytorch_model-00002-of-00002.bin"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    error = refused(folder)
+    assert error.key == "snapshot_file_missing"
+    assert name in str(error) and name in error.text("zh")
+
+
+def test_no_weights_at_all(folder):
+    for path in folder.glob("pytorch_model*"):
+        path.unlink()
+    assert "model.safetensors" in str(refused(folder))
+
+
+def test_another_architecture_is_named(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}), encoding="utf-8")
+    error = refused(folder)
+    assert error.key == "snapshot_wrong_architecture"
+    assert "llama" in str(error) and "chatglm" in str(error)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"model_type": "chatglm"'])
+def test_an_unreadable_config_is_named(folder, content):
+    (folder / "config.json").write_text(content, encoding="utf-8")
+    error = refused(folder)
+    assert error.key == "snapshot_config_invalid" and "config.json" in str(error)
+
+
+def test_an_index_without_a_map_is_named(folder):
+    (folder / "pytorch_model.bin.index.json").write_text("{}", encoding="utf-8")
+    assert "pytorch_model.bin.index.json" in str(refused(folder))
+
+
+@pytest.mark.parametrize("location", ["/no/such/folder", "./models/x", "folder", "a/b/c", "~/models"])
+def test_a_missing_folder_is_named(location):
+    with pytest.raises(SnapshotError) as caught:
+        resolve_snapshot(ModelSource(location))
+    assert caught.value.key == "snapshot_folder_missing"
+    assert location.split("/")[-1] in str(caught.value)
+
+
+def test_a_local_folder_is_taken_as_it_is(folder):
+    assert resolve_snapshot(ModelSource(str(folder))) == folder
+
+
+def test_code_is_never_fetched(monkeypatch, folder):
+    import huggingface_hub
+
+    asked = {}
+
+    def snapshot_download(repo_id, **options):
+        asked.update(options, repo_id=repo_id)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert resolve_snapshot(ModelSource("owner/model", "abc")) == folder
+    assert (asked["repo_id"], asked["revision"]) == ("owner/model", "abc")
+    assert asked["allow_patterns"] == ALLOWED_PATTERNS
+    assert not any(pattern.endswith((".py", "*")) for pattern in ALLOWED_PATTERNS)
+
+
+def test_a_repo_the_hub_cannot_give_is_named(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def snapshot_download(*_, **__):
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with pytest.raises(SnapshotError) as caught:
+        resolve_snapshot(ModelSource("owner/model"))
+    assert caught.value.key == "snapshot_not_cached" and "owner/model" in str(caught.value)
