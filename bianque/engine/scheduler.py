@@ -25,7 +25,9 @@ class Scheduler:
             ValueError: if a bound is too small.
         """
         if num_slots < 1 or max_waiting < 0:
-            raise ValueError(f"num_slots must be at least 1 and max_waiting at least 0; got {num_slots}, {max_waiting}")
+            raise ValueError(
+                f"num_slots must be at least 1 and max_waiting at least 0; got {num_slots}, {max_waiting}"
+            )
         self.num_slots = num_slots
         self.max_waiting = max_waiting
         self.waiting: deque[Sequence] = deque()

@@ -91,6 +91,11 @@ class Sequence:
             self.error = error
             self.condition.notify_all()
 
+    def wait_started(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until the sequence no longer waits for a slot; return whether that is so."""
+        with self.condition:
+            return self.condition.wait_for(lambda: self.status is not SequenceStatus.WAITING, timeout_seconds)
+
     def read(self, timeout_seconds: float | None = None) -> list[int] | None:
         """Wait for tokens and return all unread ones.
 
@@ -101,9 +106,7 @@ class Sequence:
             BianQueError: the sequence's error, once its tokens are read.
         """
         with self.condition:
-            self.condition.wait_for(
-                lambda: self._unread or self.status is SequenceStatus.FINISHED, timeout_seconds
-            )
+            self.condition.wait_for(lambda: self._unread or self.status is SequenceStatus.FINISHED, timeout_seconds)
             token_ids = list(self._unread)
             self._unread.clear()
             if token_ids or self.status is not SequenceStatus.FINISHED:

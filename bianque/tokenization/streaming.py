@@ -25,9 +25,9 @@ class TextStream:
         self._token_ids: list[int] = []
         self._shown = ""
 
-    def push(self, token_id: int) -> str:
-        """Add a token and return the text that is now certain, possibly empty."""
-        self._token_ids.append(token_id)
+    def push(self, *token_ids: int) -> str:
+        """Add one or more tokens and return the text that is now certain, possibly empty."""
+        self._token_ids.extend(token_ids)
         text = self._decode(self._token_ids)
         return self._advance(text[: _settled_length(text)])
 
