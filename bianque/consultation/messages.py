@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from bianque.errors import InputError
 
@@ -85,10 +85,10 @@ class ReplyOptions:
         _check_range("asking_limit", self.asking_limit, ASKING_LIMIT_RANGE)
 
 
-def _check_range(name: str, value: object, bounds: tuple[float, float]) -> None:
+def _check_range(name: str, value: Any, bounds: tuple[float, float]) -> None:
     low, high = bounds
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or not low <= value <= high:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value) and low <= value <= high):
         raise InputError("option_out_of_range", name=name, low=low, high=high, got=str(value)[:40])
 
 

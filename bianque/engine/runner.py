@@ -105,7 +105,7 @@ class T5Runner:
     def decode(self, state: T5State, token_id: int) -> torch.Tensor:
         """See `ModelRunner.decode`."""
         model = self._model
-        output = model.decoder(
+        output = model.get_decoder()(
             input_ids=torch.tensor([[token_id]], device=model.device),
             encoder_hidden_states=state.encoder_hidden_states,
             cache=state.kv_cache,
