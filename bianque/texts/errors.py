@@ -31,6 +31,14 @@ ERRORS: dict[str, Text] = {
         "对话记录的格式不对（{reason_zh}）；请清空对话后重新开始。",
         "The conversation history is malformed ({reason_en}); please clear the conversation and start again.",
     ),
+    "conversation_too_long": Text(
+        "这段对话已达上限（{limit}）；请清空对话后重新开始。",
+        "This conversation has reached its limit ({limit}); please clear it and start again.",
+    ),
+    "unexpected_error": Text(
+        "出了意料之外的问题，回复已中断；请重试。",
+        "Something unexpected went wrong and the reply was stopped; please try again.",
+    ),
     "option_out_of_range": Text(
         "{name} 应在 {low} 到 {high} 之间，收到 {got}；请调整后再发送。",
         "{name} must be between {low} and {high}, but {got} came; adjust it and send again.",

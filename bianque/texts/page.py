@@ -4,4 +4,58 @@ from __future__ import annotations
 
 from bianque.texts import Text
 
-PAGE: dict[str, Text] = {}
+PAGE: dict[str, Text] = {
+    # head
+    "page_title": Text("扁鹊 BianQue · 会追问的健康咨询", "BianQue 扁鹊 · health chat that asks back"),
+    "page_name": Text("扁鹊 BianQue", "BianQue 扁鹊"),
+    "page_tagline": Text("中文健康咨询 · 先追问，再建议", "Chinese health chat · asks first, then advises"),
+    # conversation
+    "chat_label": Text("对话", "Conversation"),
+    "message_placeholder": Text("描述您的不适……", "Describe the complaint, in Chinese…"),
+    "message_label": Text("消息", "Message"),
+    "send_button": Text("发送", "Send"),
+    "stop_button": Text("停止", "Stop"),
+    "examples_label": Text("可以这样问", "For example"),
+    # who wrote a reply
+    "author_greeting": Text("扁鹊", "BianQue"),
+    "author_greeting_soulchat": Text("灵心", "SoulChat"),
+    "author_asker": Text("问 · {model}", "Asks · {model}"),
+    "author_adviser": Text("答 · {model}", "Advises · {model}"),
+    "author_listener": Text("听 · {model}", "Listens · {model}"),
+    # how a reply is doing
+    "reply_thinking": Text("正在思考", "Thinking"),
+    "reply_queued": Text("排队第 {position} 位", "number {position} in the queue"),
+    "reply_stopped": Text("已停止", "stopped"),
+    "reply_cut": Text("已到长度上限", "length limit reached"),
+    "reply_trimmed": Text("对话较长，最早 {count} 轮未参与本次回答", "the oldest {count} turns were left out"),
+    # which models answer
+    "status_loading": Text("模型载入中", "Models are loading"),
+    "status_demonstration": Text("演示小模型正在回答", "Small demonstration models answer"),
+    "status_demonstration_hint": Text(
+        "只用于展示问诊流程，回答质量远不及真实模型。",
+        "They show how a consultation runs; their answers are far from those of the real models.",
+    ),
+    "status_real": Text("真实模型正在回答", "The published models answer"),
+    "status_failed": Text("有模型未能载入", "A model could not be loaded"),
+    # choices
+    "mode_label": Text("由谁来回答", "Who answers"),
+    "mode_joint": Text("联合 · 先问后答", "Joint · asks, then advises"),
+    "mode_bianque-1.0": Text("扁鹊-1.0 · 只追问", "BianQue-1.0 · only asks"),
+    "mode_bianque-2.0": Text("扁鹊-2.0 · 只建议", "BianQue-2.0 · only advises"),
+    "mode_soulchat": Text("灵心 SoulChat · 倾听", "SoulChat · listens"),
+    "settings_label": Text("生成参数", "Generation settings"),
+    "temperature_label": Text("温度 temperature", "Temperature"),
+    "temperature_hint": Text("越高越多样；0 为每次相同", "Higher is more varied; 0 is always the same"),
+    "top_p_label": Text("核采样 top_p", "Top-p"),
+    "top_p_hint": Text("只从累计概率达到此值的词中选", "Choose only among words that make up this probability"),
+    "max_new_tokens_label": Text("回复最大长度（token）", "Longest reply (tokens)"),
+    "seed_label": Text("随机种子（可空）", "Seed (optional)"),
+    "seed_placeholder": Text("每次随机", "random each time"),
+    "seed_hint": Text("填写后，相同输入得到相同回复", "With a seed, equal input gives equal replies"),
+    # emergency
+    "emergency_call_120": Text("拨打 120", "Call 120"),
+    "emergency_call_12356": Text("拨打 12356", "Call 12356"),
+    "emergency_title": Text("请先看这里", "Please read this first"),
+    # foot
+    "notice_title": Text("提示", "Note"),
+}
