@@ -67,6 +67,10 @@ class FakeService:
     _cancelled: dict[str, threading.Event] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def reset(self, **changes: object) -> None:
+        """Return to the beginning with other settings; for a server shared by several tests."""
+        self.__init__(**changes)
+
     def status(self) -> SimpleNamespace:
         state = "failed" if self.failure else "ready" if self.is_settled else "loading"
         models = tuple(

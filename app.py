@@ -1,0 +1,99 @@
+"""Start the application: settings, models loading in the background, the page over them.
+
+A Space runs this file as it is; so does a newcomer with `python app.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import sys
+import tempfile
+
+from bianque.errors import BianQueError, SettingsError
+from bianque.settings import Settings
+
+logger = logging.getLogger("bianque.app")
+
+
+def main() -> int:
+    """Serve the page until interrupted; return the exit code."""
+    try:
+        settings = Settings.from_environment()
+        set_up_logging(settings)
+        check_port(settings.server_name, settings.server_port)
+        with tempfile.TemporaryDirectory(prefix="bianque-", ignore_cleanup_errors=True) as folder:
+            prepare_gradio(folder)
+            serve(settings)
+    except BianQueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def serve(settings: Settings) -> None:
+    """Launch the page at once, while the models load, and block until it ends."""
+    # Only now, because gradio reads the environment when it is imported.
+    from bianque.consultation.service import ConsultationService
+    from bianque.manager.manager import ModelManager
+    from bianque.ui.blocks import build_demo
+    from bianque.ui.history import Limits
+    from bianque.ui.launch import launch_options, queue_options
+
+    manager = ModelManager(settings)
+    manager.start()
+    limits = Limits(max_message_chars=settings.max_message_chars, max_messages=settings.max_messages)
+    demo = build_demo(ConsultationService(manager), limits)
+    demo.queue(**queue_options())
+    try:
+        demo.launch(
+            server_name=settings.server_name,
+            server_port=settings.server_port,
+            prevent_thread_lock=True,
+            **launch_options(),
+        )
+        logger.info("open http://%s:%d", _shown_name(settings.server_name), settings.server_port)
+        demo.block_thread()
+    finally:
+        manager.shutdown()
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Log to standard error; what visitors write is never logged."""
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("httpx", "httpcore", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def prepare_gradio(folder: str) -> None:
+    """Switch gradio's telemetry off and keep its files out of the checkout, which may be read-only."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("GRADIO_TEMP_DIR", folder)
+
+
+def check_port(name: str, port: int) -> None:
+    """Refuse a port that is taken before anything is loaded.
+
+    Raises:
+        SettingsError: if another program listens on it.
+    """
+    family = socket.AF_INET6 if ":" in name else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        if os.name != "nt":  # on Windows this option would allow two listeners
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((name, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise SettingsError("port_in_use", port=port) from error
+            raise
+
+
+def _shown_name(name: str) -> str:
+    return "127.0.0.1" if name in ("0.0.0.0", "::") else name
+
+
+if __name__ == "__main__":
+    sys.exit(main())
