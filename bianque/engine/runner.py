@@ -1,120 +1,170 @@
-"""Runs a model for one sequence: prefill the prompt, then one decode step a token. Knows ids and tensors, no text.
+"""What the engine needs of a model: logits of the next token, for a prompt and then for one token after another.
 
-What follows from the architectures: ChatGLM's prompt attention is bidirectional and T5 has an encoder, so a prompt is
-prefilled whole; it cannot be cut into chunks that are run one after the other.
+A sequence's state belongs to that sequence alone and holds its KV cache; the weights are shared. Runners are used by
+one thread at a time.
+
+Dimension letters: T tokens, C hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from collections.abc import Sequence as Ids
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from bianque.models.chatglm_positions import build_position_ids
 
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+    from bianque.models.chatglm import ChatGLMForConditionalGeneration
+
 
 class ModelRunner(Protocol):
-    """What the engine needs of a model. One thread at a time."""
+    """A model as the engine sees it.
 
-    eos_token_ids: frozenset[int]
+    Attributes:
+        vocab_size: V; ids of prompts must be below it.
+        eos_token_ids: ids that end a reply.
+        is_encoder_decoder: whether the prompt has its own length limit; else prompt and reply share one.
+        max_model_len: that limit in tokens, or None for no limit.
+    """
+
+    vocab_size: int
+    eos_token_ids: Collection[int]
     is_encoder_decoder: bool
+    max_model_len: int | None
 
-    def prefill(self, prompt_ids: list[int]) -> tuple[Any, torch.Tensor]:
-        """Run the whole prompt; return the state that `decode` continues, and the logits (V,) of the first token."""
+    def prefill(self, prompt_ids: Ids[int]) -> tuple[Any, torch.Tensor]:
+        """Run a whole prompt; return a new sequence's state and the logits (V,) of its first token."""
         ...
 
     def decode(self, state: Any, token_id: int) -> torch.Tensor:
-        """Append one token to the state, in place, and return the logits (V,) of the next."""
+        """Run one token after those in `state`, which is changed in place; return the next token's logits (V,)."""
         ...
 
-    def context_ids(self, prompt_ids: list[int]) -> list[int]:
-        """Return what repetition penalty and n-gram ban look back on before the first token."""
+    def context_ids(self, prompt_ids: Ids[int]) -> Ids[int]:
+        """Return the ids that penalties on repetition count as written before the first new token."""
         ...
 
 
 @dataclass
 class ChatGLMState:
-    """KV cache of one sequence and the positions of its newest token, (1, 2, 1)."""
+    """State of one sequence: its KV cache and the position (1, 2, 1) of the token before the next one."""
 
     kv_cache: DynamicCache
     position_ids: torch.Tensor
 
 
 class ChatGLMRunner:
-    """ChatGLM-6B: prefix attention over the prompt, then steps with two-dimensional positions."""
+    """Runs ChatGLM-6B.
+
+    Prompts are what the tokenizer delivers for one text: `… [gMASK] <sop>`. Positions follow the ids: the context that
+    is read in both directions ends at the FIRST `<sop>`, also at one that a user wrote, as in the published code.
+    """
 
     is_encoder_decoder = False
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: ChatGLMForConditionalGeneration) -> None:
+        """Wrap a loaded model in evaluation mode."""
         self._model = model
-        self._config = model.config
-        self.eos_token_ids = frozenset([model.config.eos_token_id])
-        self._step = torch.tensor([[[0], [1]]], device=model.device)
+        self.vocab_size: int = model.config.vocab_size
+        self.eos_token_ids = _eos_token_ids(model)
+        self.max_model_len: int | None = model.config.max_sequence_length
 
     @torch.inference_mode()
-    def prefill(self, prompt_ids: list[int]) -> tuple[ChatGLMState, torch.Tensor]:
-        """See `ModelRunner.prefill`; the prompt ends in `[gMASK]` and `<sop>`, as the tokenizer leaves it."""
+    def prefill(self, prompt_ids: Ids[int]) -> tuple[ChatGLMState, torch.Tensor]:
+        """See `ModelRunner.prefill`.
+
+        Raises:
+            ValueError: if the prompt has no `<sop>` or no mask token.
+        """
         input_ids = torch.tensor([prompt_ids], device=self._model.device)
-        position_ids = build_position_ids(input_ids, self._config)
-        kv_cache = DynamicCache()
-        logits = self._model(input_ids, position_ids=position_ids, cache=kv_cache, logits_to_keep=1).logits
-        return ChatGLMState(kv_cache, position_ids[:, :, -1:]), logits[0, -1]
+        position_ids = build_position_ids(input_ids, self._model.config)
+        state = ChatGLMState(DynamicCache(), position_ids[..., -1:].clone())
+        return state, self._forward(input_ids, position_ids, state)
 
     @torch.inference_mode()
     def decode(self, state: ChatGLMState, token_id: int) -> torch.Tensor:
-        """See `ModelRunner.decode`; block position counts on, the mask position stays."""
-        state.position_ids = state.position_ids + self._step
-        input_ids = torch.tensor([[token_id]], device=self._model.device)
-        logits = self._model(input_ids, position_ids=state.position_ids, cache=state.kv_cache, logits_to_keep=1).logits
-        return logits[0, -1]
+        """See `ModelRunner.decode`."""
+        state.position_ids[:, 1] += 1  # row 0 stays at the mask token, row 1 counts
+        return self._forward(torch.tensor([[token_id]], device=self._model.device), state.position_ids, state)
 
-    def context_ids(self, prompt_ids: list[int]) -> list[int]:
-        """Return the prompt: a decoder-only model continues it."""
+    def context_ids(self, prompt_ids: Ids[int]) -> Ids[int]:
+        """Return the prompt: to a decoder-only model it is text already written."""
         return prompt_ids
+
+    def _forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, state: ChatGLMState) -> torch.Tensor:
+        outputs = self._model(
+            input_ids, position_ids=position_ids, cache=state.kv_cache, use_cache=True, logits_to_keep=1
+        )
+        return outputs.logits[0, -1]
 
 
 @dataclass
 class T5State:
-    """Encoder output (1, S, C) and the caches of the decoder's self- and cross-attention."""
+    """State of one sequence: what the encoder made of the prompt, and the KV cache of both attentions."""
 
-    encoder_hidden_states: torch.Tensor
+    encoded: BaseModelOutput
     kv_cache: EncoderDecoderCache
 
 
 class T5Runner:
-    """T5: the encoder runs once over the prompt, the decoder from its start token."""
+    """Runs T5: the encoder once a prompt, then the decoder one token at a time.
+
+    `generate` is left out, whose bookkeeping costs more than the decoder of a small model.
+    """
 
     is_encoder_decoder = True
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: T5ForConditionalGeneration, *, max_model_len: int | None = None) -> None:
+        """Wrap a loaded model in evaluation mode.
+
+        Args:
+            model: any T5 with a language-model head.
+            max_model_len: longest prompt in tokens. T5's relative positions set no limit of their own.
+        """
         self._model = model
-        self.eos_token_ids = frozenset([model.config.eos_token_id])
-        self._start_id: int = model.config.decoder_start_token_id
+        self.vocab_size: int = model.config.vocab_size
+        self.eos_token_ids = _eos_token_ids(model)
+        self.max_model_len = max_model_len
+        # T5 starts with the padding token, 0, which older configurations leave unsaid.
+        self._start_token_id: int = model.config.decoder_start_token_id or 0
 
     @torch.inference_mode()
-    def prefill(self, prompt_ids: list[int]) -> tuple[T5State, torch.Tensor]:
+    def prefill(self, prompt_ids: Ids[int]) -> tuple[T5State, torch.Tensor]:
         """See `ModelRunner.prefill`."""
         input_ids = torch.tensor([prompt_ids], device=self._model.device)
-        hidden_states = self._model.get_encoder()(input_ids=input_ids).last_hidden_state
-        state = T5State(hidden_states, EncoderDecoderCache(DynamicCache(), DynamicCache()))
-        return state, self.decode(state, self._start_id)
+        hidden_states = self._model.encoder(input_ids=input_ids).last_hidden_state  # (1, T, C)
+        state = T5State(
+            BaseModelOutput(last_hidden_state=hidden_states), EncoderDecoderCache(DynamicCache(), DynamicCache())
+        )
+        return state, self.decode(state, self._start_token_id)
 
     @torch.inference_mode()
     def decode(self, state: T5State, token_id: int) -> torch.Tensor:
         """See `ModelRunner.decode`."""
-        model = self._model
-        output = model.get_decoder()(
-            input_ids=torch.tensor([[token_id]], device=model.device),
-            encoder_hidden_states=state.encoder_hidden_states,
+        outputs = self._model(
+            encoder_outputs=state.encoded,
+            decoder_input_ids=torch.tensor([[token_id]], device=self._model.device),
             cache=state.kv_cache,
             use_cache=True,
-        ).last_hidden_state[0, -1]
-        if model.config.scale_decoder_outputs:  # checkpoints whose configuration ties the head to the embedding
-            output = output * model.config.d_model**-0.5
-        return torch.nn.functional.linear(output, model.get_output_embeddings().weight)
+        )
+        return outputs.logits[0, -1]
 
-    def context_ids(self, prompt_ids: list[int]) -> list[int]:
-        """Return the start token: the decoder does not continue the prompt."""
-        return [self._start_id]
+    def context_ids(self, prompt_ids: Ids[int]) -> Ids[int]:
+        """Return the decoder's start token: the prompt is the encoder's and may be repeated freely."""
+        return (self._start_token_id,)
+
+
+def _eos_token_ids(model: PreTrainedModel) -> frozenset[int]:
+    """Return the end tokens of a model's generation configuration, else of its configuration."""
+    eos = model.generation_config.eos_token_id if model.generation_config is not None else None
+    if eos is None:
+        eos = model.config.eos_token_id
+    return frozenset([eos] if isinstance(eos, int) else eos or ())

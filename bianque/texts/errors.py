@@ -68,6 +68,15 @@ ERRORS: dict[str, Text] = {
         "这次计算失败了（{reason}），其他对话不受影响；请重试，或缩短对话。",
         "This computation failed ({reason}); other conversations go on. Try again, or shorten the conversation.",
     ),
+    "out_of_memory": Text(
+        "内存不足，这条回复已中断（{kind}）；请缩短对话、减少同时使用的人数，或换用更低的精度。",
+        "Memory ran out and this reply was stopped ({kind}); shorten the conversation, let fewer people in at once, "
+        "or use a lower precision.",
+    ),
+    "generation_failed": Text(
+        "模型计算时出错，这条回复已中断（{kind}）；请重试，若再次出现请查看日志。",
+        "The model failed and this reply was stopped ({kind}); try again, and look at the log if it happens again.",
+    ),
     "engine_stopped": Text(
         "生成引擎已停止；请刷新页面或稍后再试。",
         "The generation engine has stopped; reload the page or try again later.",
@@ -140,5 +149,9 @@ ERRORS: dict[str, Text] = {
     "knowledge_invalid": Text(
         "知识文件 {file} 有误：{reason}。",
         "Knowledge file {file} is not valid: {reason}.",
+    ),
+    "training_without_end": Text(
+        "训练需要一个终点；请给出 --steps 或 --minutes。",
+        "A training needs an end; give --steps or --minutes.",
     ),
 }
