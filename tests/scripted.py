@@ -23,6 +23,8 @@ class ScriptedRunner:
     def __init__(self, answer: Callable[[str], str], is_encoder_decoder: bool = False):
         self.answer = answer
         self.is_encoder_decoder = is_encoder_decoder
+        self.vocab_size = VOCABULARY
+        self.max_model_len = None
         self.prompts: list[str] = []
         self.num_steps = 0
         self.may_step = threading.Event()

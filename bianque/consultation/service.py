@@ -29,9 +29,6 @@ AUTHOR_JOBS = {Author.ASKER: Job.ASKER, Author.ADVISER: Job.ADVISER, Author.LIST
 MODE_JOBS = {Mode.ASKER: Job.ASKER, Mode.ADVISER: Job.ADVISER, Mode.SOULCHAT: Job.LISTENER, Mode.JOINT: Job.ADVISER}
 JOB_AUTHORS = {job: author for author, job in AUTHOR_JOBS.items()}
 
-# How often a waiting visitor's place in the queue is looked up.
-POSITION_INTERVAL_SECONDS = 0.5
-
 
 @dataclass(frozen=True)
 class ServiceStatus:
@@ -210,29 +207,25 @@ class ConsultationService:
         run.attach(loaded.engine, sequence)
         stream = TextStream(loaded.decode)
         raw = ""
+        is_turn_over = False
         try:
-            yield from self._wait(loaded.engine, sequence, update)
-            while not cleaner.is_turn_over(raw) and (token_ids := sequence.read()) is not None:
-                raw += stream.push(*token_ids)
+            for position in loaded.engine.positions(sequence):
+                yield replace(update, queue_position=position)
+            for token_id in loaded.engine.stream(sequence):
+                raw += stream.push(token_id)
+                is_turn_over = cleaner.is_turn_over(raw)
                 text = clean(raw, finished=False)
                 if text != update.text:
                     update = replace(update, text=text)
                     yield update
-            reason = "stop" if cleaner.is_turn_over(raw) else sequence.finish_reason
+                if is_turn_over:
+                    break
+            reason = "stop" if is_turn_over else sequence.finish_reason
             yield replace(
                 update, text=clean(raw + stream.finish(), finished=True), is_final=True, finish_reason=reason
             )
         finally:
             loaded.engine.cancel(sequence)
-
-    def _wait(self, engine: Engine, sequence: EngineSequence, update: ReplyUpdate) -> Iterator[ReplyUpdate]:
-        """Yield the place in the queue, whenever it changes, until the sequence has a slot."""
-        shown = None
-        while not sequence.wait_started(POSITION_INTERVAL_SECONDS):
-            position = engine.position(sequence)
-            if position is not None and position != shown:
-                shown = position
-                yield replace(update, queue_position=position)
 
 
 class _Run:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bianque.engine.engine import Engine
 from bianque.errors import SettingsError, SnapshotError
@@ -186,7 +186,7 @@ def _name_some(names: list[str]) -> str:
     return ", ".join(names[:3]) + rest
 
 
-def _make_engine(model: PreTrainedModel, spec: ModelSpec, settings: Settings) -> Engine:
+def _make_engine(model: Any, spec: ModelSpec, settings: Settings) -> Engine:
     from bianque.engine.runner import ChatGLMRunner, T5Runner
 
     runner = T5Runner(model) if spec.family == "t5" else ChatGLMRunner(model)
