@@ -330,7 +330,9 @@ def _failure(raised: Exception, sequence: Sequence) -> GenerationError:
     is_memory = isinstance(raised, MemoryError) or (
         isinstance(raised, RuntimeError) and any(words in str(raised) for words in _MEMORY_WORDS)
     )
-    return GenerationError("out_of_memory" if is_memory else "generation_failed", kind=type(raised).__name__)
+    if is_memory:
+        return GenerationError("out_of_memory")
+    return GenerationError("computation_failed", reason=type(raised).__name__)
 
 
 # torch has no one exception for it: CUDA's is a RuntimeError of its own class, the CPU allocator's a plain one.

@@ -69,13 +69,9 @@ ERRORS: dict[str, Text] = {
         "This computation failed ({reason}); other conversations go on. Try again, or shorten the conversation.",
     ),
     "out_of_memory": Text(
-        "内存不足，这条回复已中断（{kind}）；请缩短对话、减少同时使用的人数，或换用更低的精度。",
-        "Memory ran out and this reply was stopped ({kind}); shorten the conversation, let fewer people in at once, "
+        "内存不足，这条回复已中断；请缩短对话、减少同时使用的人数，或换用更低的精度。",
+        "Memory ran out and this reply was stopped; shorten the conversation, let fewer people in at once, "
         "or use a lower precision.",
-    ),
-    "generation_failed": Text(
-        "模型计算时出错，这条回复已中断（{kind}）；请重试，若再次出现请查看日志。",
-        "The model failed and this reply was stopped ({kind}); try again, and look at the log if it happens again.",
     ),
     "engine_stopped": Text(
         "生成引擎已停止；请刷新页面或稍后再试。",

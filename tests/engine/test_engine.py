@@ -321,21 +321,21 @@ def test_streamed_tokens_are_the_whole_output(start_engine):
 
 
 @pytest.mark.parametrize(
-    ("raised", "key", "kind"),
+    ("raised", "key", "params"),
     [
-        (torch.full((200,), math.nan), "logits_not_finite", None),
-        (torch.full((200,), math.inf), "logits_not_finite", None),
-        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory", "RuntimeError"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", "OutOfMemoryError"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory", "RuntimeError"),
-        (MemoryError(), "out_of_memory", "MemoryError"),
-        (RuntimeError("shapes"), "generation_failed", "RuntimeError"),
-        (KeyError("x"), "generation_failed", "KeyError"),
+        (torch.full((200,), math.nan), "logits_not_finite", {}),
+        (torch.full((200,), math.inf), "logits_not_finite", {}),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory", {}),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", {}),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory", {}),
+        (MemoryError(), "out_of_memory", {}),
+        (RuntimeError("shapes"), "computation_failed", {"reason": "RuntimeError"}),
+        (KeyError("x"), "computation_failed", {"reason": "KeyError"}),
     ],
     ids=lambda value: str(value)[:30],
 )
 @pytest.mark.parametrize("num_before", [0, 2])
-def test_failing_sequence_ends_alone_after_the_tokens_it_has(start_engine, raised, key, kind, num_before):
+def test_failing_sequence_ends_alone_after_the_tokens_it_has(start_engine, raised, key, params, num_before):
     runner = ScriptedRunner({1: [*[4] * num_before, raised], 2: [5] * 6 + [EOS]}, is_gated=True)
     engine = start_engine(runner, num_slots=2)
     failing, healthy = engine.submit([1], GREEDY), engine.submit([2], GREEDY)
@@ -344,7 +344,7 @@ def test_failing_sequence_ends_alone_after_the_tokens_it_has(start_engine, raise
     with pytest.raises(GenerationError) as error:
         readers[0].result()
     assert error.value.key == key
-    assert error.value.params.get("kind") == kind
+    assert error.value.params == params
     assert readers[0].token_ids == [4] * num_before
     assert failing.finish_reason is None
     assert readers[1].result() == [5] * 6
@@ -451,6 +451,6 @@ def test_log_has_counts_but_no_ids(start_engine, caplog):
         read(engine, engine.submit([1, secret], GREEDY))
     wait_idle(engine)
     assert "3 prompt tokens, 1 new tokens, stop" in caplog.text
-    assert "generation_failed" in caplog.text
+    assert "computation_failed" in caplog.text
     assert str(secret) not in caplog.text
     assert "97531" not in caplog.text.replace("_", "")
