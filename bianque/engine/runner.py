@@ -133,8 +133,8 @@ class T5Runner:
         self.vocab_size: int = model.config.vocab_size
         self.eos_token_ids = _eos_token_ids(model)
         self.max_model_len = max_model_len
-        # T5 starts with the padding token, 0, which older configurations leave unsaid.
-        self._start_token_id: int = model.config.decoder_start_token_id or 0
+        # T5 starts with the padding token, 0; a configuration may leave it unsaid.
+        self._start_token_id: int = getattr(model.config, "decoder_start_token_id", None) or 0
 
     @torch.inference_mode()
     def prefill(self, prompt_ids: Ids[int]) -> tuple[T5State, torch.Tensor]:
