@@ -17,6 +17,10 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bianque.manager.loader import LoadedModel
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -90,6 +94,27 @@ def measure_app() -> None:
         process.wait(30)
 
 
+def generate_speed(loaded: LoadedModel) -> float:
+    """Return the decode speed of transformers' own `generate`, greedy, prefill included, on the same prompts."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    from bianque.consultation.templates import escape_for_t5
+
+    is_t5 = loaded.spec.family == "t5"
+    auto_class = AutoModelForSeq2SeqLM if is_t5 else AutoModelForCausalLM
+    model = auto_class.from_pretrained(loaded.spec.location, dtype=torch.float32, local_files_only=True).eval()
+    speeds = []
+    for complaint in COMPLAINTS * 3:
+        prompt = f"病人：{complaint}\n医生："
+        input_ids = torch.tensor([loaded.encode(escape_for_t5(prompt) if is_t5 else prompt)])
+        started = time.monotonic()
+        output = model.generate(input_ids, max_new_tokens=256, do_sample=False)
+        num_new = output.shape[1] - (1 if is_t5 else input_ids.shape[1])
+        speeds.append(num_new / (time.monotonic() - started))
+    return statistics.median(speeds)
+
+
 def measure_engines() -> None:
     """Print time to first token and decode speed of each demonstration model, one chat at a time."""
     import torch
@@ -115,11 +140,13 @@ def measure_engines() -> None:
             if sequence.tokens_per_second:
                 speeds.append(sequence.tokens_per_second)
         prompts, replies = zip(*lengths, strict=True)
+        peer = generate_speed(loaded)
         print(
             f"{loaded.spec.name}: {loaded.num_parameters / 1e6:.1f} M parameters, {loaded.dtype} on {loaded.device}, "
             f"{torch.get_num_threads()} threads, batch 1, prompt {min(prompts)}-{max(prompts)}, "
             f"reply {min(replies)}-{max(replies)} tokens: first token {statistics.median(first):.3f} s, "
-            f"{statistics.median(speeds):.0f} tokens/s (medians of {len(first)})"
+            f"{statistics.median(speeds):.0f} tokens/s (medians of {len(first)}); "
+            f"transformers' generate on the same weights {peer:.0f} tokens/s, ratio {statistics.median(speeds) / peer:.2f}"
         )
     manager.shutdown()
 
