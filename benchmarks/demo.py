@@ -146,7 +146,8 @@ def measure_engines() -> None:
             f"{torch.get_num_threads()} threads, batch 1, prompt {min(prompts)}-{max(prompts)}, "
             f"reply {min(replies)}-{max(replies)} tokens: first token {statistics.median(first):.3f} s, "
             f"{statistics.median(speeds):.0f} tokens/s (medians of {len(first)}); "
-            f"transformers' generate on the same weights {peer:.0f} tokens/s, ratio {statistics.median(speeds) / peer:.2f}"
+            f"transformers' generate on the same weights {peer:.0f} tokens/s, "
+            f"ratio {statistics.median(speeds) / peer:.2f}"
         )
     manager.shutdown()
 
