@@ -56,6 +56,7 @@ PAGE: dict[str, Text] = {
     "emergency_call_120": Text("拨打 120", "Call 120"),
     "emergency_call_12356": Text("拨打 12356", "Call 12356"),
     "emergency_title": Text("请先看这里", "Please read this first"),
-    # foot
-    "notice_title": Text("提示", "Note"),
+    # gradio's own labels that it leaves in English
+    "chatbot.copy_message": Text("复制消息", "Copy message"),
+    "chatbot.copied_message": Text("已复制", "Copied"),
 }

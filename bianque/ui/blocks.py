@@ -139,7 +139,7 @@ def _connect(demo: gr.Blocks, handlers: Handlers, parts: dict[str, Any], choices
     for event in running:
         event.then(handlers.give_back, [returned, message], [message, returned], **instant)
     chatbot.undo(handlers.undo, [chatbot, message], outputs, preprocess=False, **instant)
-    chatbot.clear(handlers.clear, choices["mode"], outputs, preprocess=False, cancels=running, **instant)
+    chatbot.clear(handlers.clear, choices["mode"], outputs, preprocess=False, **instant)
     message.stop(handlers.stop, **instant)
 
     sliders = [choices[name] for name in ("top_p", "temperature", "max_new_tokens")]

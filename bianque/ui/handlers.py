@@ -7,9 +7,10 @@ the visitor's text goes back into the box. All generators are synchronous, becau
 from __future__ import annotations
 
 import logging
+import threading
 import traceback
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -41,12 +42,43 @@ class PageUpdate(NamedTuple):
     returned: Any = None
 
 
+class RunningReplies:
+    """Who has a reply running and has cleared the page since it began; knows visitors by name, never their words."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cleared: dict[str, bool] = {}
+
+    @contextmanager
+    def running(self, visitor: str) -> Iterator[None]:
+        """Mark the visitor's reply as running."""
+        with self._lock:
+            self._cleared[visitor] = False
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._cleared.pop(visitor, None)
+
+    def mark_cleared(self, visitor: str) -> None:
+        """Note that the visitor cleared the page, if a reply is running."""
+        with self._lock:
+            if visitor in self._cleared:
+                self._cleared[visitor] = True
+
+    def is_cleared(self, visitor: str) -> bool:
+        """Return whether the visitor cleared the page since the running reply began."""
+        with self._lock:
+            return self._cleared.get(visitor, False)
+
+
 class Handlers:
-    """Event handlers of one page; stateless, so safe for any number of visitors."""
+    """Event handlers of one page, for any number of visitors; keeps no conversation."""
 
     def __init__(self, service: ConsultationService, limits: Limits) -> None:
         self._service = service
         self._limits = limits
+        self._replies = RunningReplies()
 
     # ------------------------------------------------------------------ conversation
 
@@ -129,8 +161,9 @@ class Handlers:
 
     def clear(self, mode: object, request: gr.Request) -> PageUpdate:
         """End a running reply and begin again with the greeting."""
+        self._replies.mark_cleared(request.session_hash or "")
         self.stop(request)
-        return PageUpdate(self._opening(mode, request), _idle_box(language_of(request)), _no_emergency())
+        return self._cleared_page(mode, request)
 
     def stop(self, request: gr.Request) -> None:
         """End the visitor's replies before the next token; the running event then shows what was written."""
@@ -152,9 +185,14 @@ class Handlers:
         yield PageUpdate(write_history([*entries, thinking]), _running_box(language, clear=typed is not None))
         last: ReplyUpdate | None = None
         alarm = gr.skip()
+        visitor = request.session_hash or ""
         try:
-            with closing(self._updates(entries, options, request)) as updates:
+            with self._replies.running(visitor), closing(self._updates(entries, options, request)) as updates:
                 for update in updates:
+                    if self._replies.is_cleared(visitor):
+                        # The page has shown the greeting already, but an update on its way may have replaced it.
+                        yield self._cleared_page(options.mode, request)
+                        return
                     alarm = _show_emergency(update, last, language)
                     last = update
                     if not update.is_final:
@@ -206,6 +244,9 @@ class Handlers:
     def give_back(self, returned: str | None, typed: str) -> tuple[Any, None]:
         """Put the text of a failed message back into the box, before anything typed since."""
         return (merge_texts(returned, typed) if returned else gr.skip()), None
+
+    def _cleared_page(self, mode: object, request: gr.Request) -> PageUpdate:
+        return PageUpdate(self._opening(mode, request), _idle_box(language_of(request)), _no_emergency())
 
     def _opening(self, mode: object, request: gr.Request) -> list[dict]:
         language = language_of(request)
@@ -365,4 +406,4 @@ def _refuse(error: BianQueError, language: Language, history: Sequence[Entry] | 
 
 def _warn(error: BianQueError, language: Language) -> None:
     # Notices are HTML, and an error may quote what was sent.
-    gr.Warning(escape(error.text(language)), title=text("notice_title", language))
+    gr.Warning(escape(error.text(language)))

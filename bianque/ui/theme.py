@@ -82,6 +82,8 @@ def make_theme() -> gr.themes.Base:
         block_border_color_dark="#2b3934",
         border_color_primary="*neutral_200",
         border_color_primary_dark="#2b3934",
+        block_title_text_color="*neutral_600",
+        block_title_text_color_dark="#a5b5ad",
         block_label_text_color="*neutral_600",
         block_label_text_color_dark="#a5b5ad",
         block_info_text_color="*neutral_600",

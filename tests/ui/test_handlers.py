@@ -257,10 +257,11 @@ def test_clear_ends_the_reply_and_shows_the_greeting(page, service):
     updates = page.send("我失眠", conversation(), *OPTIONS, request())
     next(updates)
     next(updates)
-    cleared = page.clear("soulchat", request())
+    cleared = page.clear("joint", request())
     *_, last = updates
-    assert len(said(last)[-1][1]) < len(QUESTION)
-    assert said(cleared) == [("assistant", text("greeting_soulchat", "zh"))]
+    # The reply's last update must not bring the old conversation back.
+    assert service.num_running == 0 and last.emergency.visible is False
+    assert said(last) == said(cleared) == [("assistant", text("greeting_bianque", "zh"))]
     assert cleared.emergency.visible is False
 
 

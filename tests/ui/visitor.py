@@ -1,0 +1,68 @@
+"""A visitor in headless Chromium: what the browser tests do and see."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Browser, Page, expect
+
+PATIENCE_MS = 15_000
+
+
+class Visitor:
+    """One open page; everything it asks of other hosts and every page error is noted."""
+
+    def __init__(self, browser: Browser, url: str, **context_options):
+        options = {"locale": "zh-CN", "viewport": {"width": 1280, "height": 860}, **context_options}
+        self.context = browser.new_context(**options)
+        self.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.foreign_requests: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda request: self._note(request.url, url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(url)
+        self.box = self.page.locator("#message textarea")
+        self.replies = self.page.locator("#chat [data-testid=bot]")
+        self.messages = self.page.locator("#chat [data-testid=user]")
+        expect(self.replies).to_have_count(1, timeout=PATIENCE_MS)
+
+    def _note(self, requested: str, url: str) -> None:
+        if not requested.startswith((url, "data:", "blob:")):
+            self.foreign_requests.append(requested)
+
+    def send(self, text: str) -> None:
+        """Write and press Enter."""
+        self.box.fill(text)
+        self.box.press("Enter")
+
+    def reply_text(self, index: int = -1) -> str:
+        """Return the words of a reply without the line that says who wrote it."""
+        return self.replies.nth(index).locator(".message-content").inner_text().strip()
+
+    def expect_reply(self, text: str, count: int) -> None:
+        """Wait until there are `count` replies, the last of which is finished and reads `text`."""
+        expect(self.replies).to_have_count(count, timeout=PATIENCE_MS)
+        expect(self.replies.last.locator(".message-content")).to_have_text(text, timeout=PATIENCE_MS)
+        self.expect_idle()
+
+    def expect_idle(self) -> None:
+        """Wait until nothing is being written."""
+        expect(self.page.locator("#message .submit-button")).to_be_visible(timeout=PATIENCE_MS)
+
+    def notice(self) -> str:
+        """Return the text of the newest notice."""
+        toast = self.page.locator(".toast-body").last
+        expect(toast).to_be_visible(timeout=PATIENCE_MS)
+        return toast.inner_text()
+
+    def button(self, label: str):
+        """Return a button of the last message that has it."""
+        return self.page.locator(f"#chat .message-buttons button[aria-label='{label}']").last
+
+    def scroll_width(self) -> int:
+        """Return the width of the document, to be compared with the viewport's."""
+        return self.page.evaluate("document.documentElement.scrollWidth")
+
+    def close(self) -> None:
+        """Close the tab as a person would."""
+        self.context.close()
