@@ -224,7 +224,8 @@ class Handlers:
 
     def load(self, mode: object, request: gr.Request) -> tuple[Any, ...]:
         """Fill in what depends on the visitor's language and on the models."""
-        return (self._opening(mode, request), *self.poll(mode, request))
+        watermark = text("ai_watermark", language_of(request))
+        return (gr.update(value=self._opening(mode, request), watermark=watermark), *self.poll(mode, request))
 
     def poll(self, mode: object, request: gr.Request) -> tuple[Any, ...]:
         """Return the banner, whether to ask again, and the defaults once the models are known."""

@@ -244,14 +244,15 @@ def test_markup_is_shown_as_text_and_nothing_is_fetched(visit, service):
     assert [message.text for message in service.calls[-1].messages][1:3] == [HOSTILE, HOSTILE]
 
 
-def test_a_copied_reply_carries_the_ai_notice(visit):
-    visitor = visit()
+@pytest.mark.parametrize(("locale", "language", "label"), [("zh-CN", "zh", "复制消息"), ("en", "en", "Copy message")])
+def test_a_copied_reply_carries_the_ai_notice(visit, locale, language, label):
+    visitor = visit(locale=locale)
     visitor.send("我失眠")
     visitor.expect_reply(QUESTION, 2)
-    visitor.button("复制消息").click()
+    visitor.button(label).click()
     visitor.page.wait_for_timeout(200)
     copied = visitor.page.evaluate("navigator.clipboard.readText()")
-    assert QUESTION in copied and copied.strip().endswith(text("ai_watermark", "zh").strip())
+    assert QUESTION in copied and copied.strip().endswith(text("ai_watermark", language).strip())
 
 
 @pytest.mark.parametrize(("words", "number"), [("我胸痛，出冷汗", "120"), ("我不想活了", "12356")])
