@@ -39,6 +39,10 @@ ERRORS: dict[str, Text] = {
         "出了意料之外的问题，回复已中断；请重试。",
         "Something unexpected went wrong and the reply was stopped; please try again.",
     ),
+    "reply_running": Text(
+        "上一条回复还没有写完；请等它结束，或先按“停止”。",
+        "The last reply is still being written; wait for it to end, or stop it first.",
+    ),
     "option_out_of_range": Text(
         "{name} 应在 {low} 到 {high} 之间，收到 {got}；请调整后再发送。",
         "{name} must be between {low} and {high}, but {got} came; adjust it and send again.",

@@ -7,21 +7,22 @@ the visitor's text goes back into the box. All generators are synchronous, becau
 from __future__ import annotations
 
 import logging
-import threading
 import traceback
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gradio as gr
 
-from bianque.consultation.messages import Author, Message, Mode, ReplyOptions, ReplyUpdate, Role
+from bianque.consultation.messages import Author, Message, ReplyOptions, ReplyUpdate, Role
 from bianque.errors import BianQueError, GenerationError, InputError
 from bianque.texts import Language, text
 from bianque.ui import fragments
 from bianque.ui.history import Entry, Limits, clean_message, read_history, strip_controls, write_history
 from bianque.ui.language import language_of
+from bianque.ui.options import read_mode, read_options
+from bianque.ui.running import RunningReplies
 from bianque.ui.throttle import throttle
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SEED_RANGE = (0, 2**31 - 1)
 LOAD_POLL_SECONDS = 1.0
 
 
@@ -40,36 +40,6 @@ class PageUpdate(NamedTuple):
     message: Any = gr.skip()
     emergency: Any = gr.skip()
     returned: Any = None
-
-
-class RunningReplies:
-    """Who has a reply running and has cleared the page since it began; knows visitors by name, never their words."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._cleared: dict[str, bool] = {}
-
-    @contextmanager
-    def running(self, visitor: str) -> Iterator[None]:
-        """Mark the visitor's reply as running."""
-        with self._lock:
-            self._cleared[visitor] = False
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._cleared.pop(visitor, None)
-
-    def mark_cleared(self, visitor: str) -> None:
-        """Note that the visitor cleared the page, if a reply is running."""
-        with self._lock:
-            if visitor in self._cleared:
-                self._cleared[visitor] = True
-
-    def is_cleared(self, visitor: str) -> bool:
-        """Return whether the visitor cleared the page since the running reply began."""
-        with self._lock:
-            return self._cleared.get(visitor, False)
 
 
 class Handlers:
@@ -180,19 +150,19 @@ class Handlers:
         typed: str | None = None,
     ) -> Iterator[PageUpdate]:
         """Stream the reply to the last entry; when nothing comes of it, go back to `before`."""
-        language = language_of(request)
-        thinking = Entry(Message(Role.ASSISTANT, ""), text("reply_thinking", language), is_pending=True)
-        yield PageUpdate(write_history([*entries, thinking]), _running_box(language, clear=typed is not None))
+        language, visitor = language_of(request), request.session_hash or ""
+        if not self._replies.begin(visitor):
+            yield _refuse(InputError("reply_running"), language)
+            return
         last: ReplyUpdate | None = None
         alarm = gr.skip()
-        visitor = request.session_hash or ""
         try:
-            with self._replies.running(visitor), closing(self._updates(entries, options, request)) as updates:
+            thinking = Entry(Message(Role.ASSISTANT, ""), text("reply_thinking", language), is_pending=True)
+            yield PageUpdate(write_history([*entries, thinking]), _running_box(language, clear=typed is not None))
+            with closing(self._updates(entries, options, request)) as updates:
                 for update in updates:
                     if self._replies.is_cleared(visitor):
-                        # The page has shown the greeting already, but an update on its way may have replaced it.
-                        yield self._cleared_page(options.mode, request)
-                        return
+                        break
                     alarm = _show_emergency(update, last, language)
                     last = update
                     if not update.is_final:
@@ -200,10 +170,15 @@ class Handlers:
         except BianQueError as error:
             _warn(error, language)
             last = None
-        if last is None or not last.text:
+        finally:
+            is_cleared = self._replies.end(visitor)
+        if is_cleared:
+            # The page has shown the greeting already, but an update on its way may have replaced it.
+            yield self._cleared_page(options.mode, request)
+        elif last is None or not last.text:
             yield PageUpdate(write_history(before), _idle_box(language), returned=typed)
-            return
-        yield PageUpdate(write_history([*entries, _reply_entry(last, language)]), _idle_box(language), alarm)
+        else:
+            yield PageUpdate(write_history([*entries, _reply_entry(last, language)]), _idle_box(language), alarm)
 
     def _updates(self, entries: Sequence[Entry], options: ReplyOptions, request: gr.Request) -> Generator[ReplyUpdate]:
         """Yield the service's updates at the page's pace; whatever goes wrong is an error with a sentence."""
@@ -251,11 +226,11 @@ class Handlers:
 
     def _opening(self, mode: object, request: gr.Request) -> list[dict]:
         language = language_of(request)
-        words, title = fragments.greeting(_read_mode(mode), language)
+        words, title = fragments.greeting(read_mode(mode), language)
         return write_history([Entry(Message(Role.ASSISTANT, words, Author.GREETING), title)])
 
     def _defaults(self, mode: object) -> tuple[float, float, int]:
-        options = self._service.default_options(_read_mode(mode))
+        options = self._service.default_options(read_mode(mode))
         return options.top_p, options.temperature, options.max_new_tokens
 
     # ------------------------------------------------------------------ API
@@ -297,36 +272,9 @@ class Handlers:
             raise gr.Error(escape(error.text(language)), print_exception=False) from None
 
 
-def read_options(
-    mode: object, top_p: object, temperature: object, max_new_tokens: object, seed: object
-) -> ReplyOptions:
-    """Return the options a page or an API caller sent.
-
-    Raises:
-        InputError: naming the value that is not a number in its range, or the unknown mode.
-    """
-    if isinstance(max_new_tokens, float) and max_new_tokens.is_integer():
-        max_new_tokens = int(max_new_tokens)
-    return ReplyOptions(mode, top_p, temperature, max_new_tokens, _read_seed(seed))  # type: ignore[arg-type]
-
-
 def merge_texts(returned: str, typed: object) -> str:
     """Put `returned` before what was typed since, on a line of its own."""
     return f"{returned}\n{typed}" if isinstance(typed, str) and typed.strip() else returned
-
-
-def _read_seed(seed: object) -> int | None:
-    if seed is None or (isinstance(seed, str) and not seed.strip()):
-        return None
-    low, high = SEED_RANGE
-    digits = str(seed).strip()
-    if isinstance(seed, bool) or not digits.isdecimal() or not low <= int(digits) <= high:
-        raise InputError("option_out_of_range", name="seed", low=low, high=high, got=digits[:40])
-    return int(digits)
-
-
-def _read_mode(mode: object) -> Mode:
-    return ReplyOptions(mode).mode  # type: ignore[arg-type]
 
 
 def _say(message: object, limits: Limits) -> Entry:

@@ -13,8 +13,9 @@ from bianque.consultation.messages import Author, Message, Mode, Role
 from bianque.errors import GenerationError, ModelUnavailableError, QueueFullError
 from bianque.texts import text
 from bianque.ui import handlers as handlers_module
-from bianque.ui.handlers import Handlers, merge_texts, read_options
+from bianque.ui.handlers import Handlers, merge_texts
 from bianque.ui.history import Entry, Limits, read_history, write_history
+from bianque.ui.options import read_options
 from tests.ui.fake_service import ADVICE, CONSOLATION, QUESTION, FakeService
 
 LIMITS = Limits()
@@ -277,6 +278,19 @@ def test_an_emergency_notice_comes_with_the_first_update(page, words, number):
 def test_a_later_reply_without_emergency_takes_the_notice_away(page):
     updates = list(page.send("好多了", conversation("我胸痛", ADVICE), *OPTIONS, request()))
     assert updates[1].emergency.visible is False
+
+
+def test_one_reply_at_a_time_for_each_visitor(page, service, warnings_shown):
+    updates = page.send("我失眠", conversation(), *OPTIONS, request())
+    next(updates)
+    (refused,) = page.send("我头疼", conversation(), *OPTIONS, request())
+    assert warnings_shown == [text("reply_running", "zh")]
+    assert is_skip(refused.chatbot) and is_skip(refused.message)
+    *_, other = page.send("我头疼", conversation(), *OPTIONS, request(session="other"))
+    assert said(other)[-2][1] == "我头疼"
+    updates.close()
+    *_, last = page.send("我头疼", conversation(), *OPTIONS, request())
+    assert said(last)[-2][1] == "我头疼"
 
 
 def test_trimmed_turns_are_told(page, service):

@@ -384,6 +384,18 @@ def test_what_is_typed_during_a_reply_stays(visit, service):
     assert visitor.box.input_value() == "还有点头晕"
 
 
+def test_a_second_message_waits_for_the_first_reply(visit, service):
+    service.seconds_per_token = 0.08
+    visitor = visit()
+    visitor.page.get_by_role("button", name=EXAMPLES[0]).click()
+    expect(visitor.page.locator("#message .stop-button")).to_be_visible()
+    visitor.send("还有点头晕")
+    assert text("reply_running", "zh") in visitor.notice()
+    assert visitor.box.input_value() == "还有点头晕"
+    visitor.expect_reply(QUESTION, 2)
+    assert len(service.calls) == 1
+
+
 def test_loading_is_shown_until_it_ends(visit, service):
     service.is_settled = False
     visitor = visit()
