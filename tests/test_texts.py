@@ -21,7 +21,9 @@ TABLES = {"errors": ERRORS, "models": MODELS, "notices": NOTICES, "page": PAGE}
 
 def fields(sentence: str) -> set[str]:
     """Return the names of the fields in a sentence, without the endings of its language."""
-    return {name.removesuffix("_zh").removesuffix("_en") for _, name, _, _ in string.Formatter().parse(sentence) if name}
+    return {
+        name.removesuffix("_zh").removesuffix("_en") for _, name, _, _ in string.Formatter().parse(sentence) if name
+    }
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -38,7 +40,7 @@ def test_keys_are_unique_across_the_tables():
 
 def test_every_error_raised_has_its_entry_and_fields():
     raised = set()
-    for path in PACKAGE.rglob("*.py"):
+    for path in (*PACKAGE.rglob("*.py"), PACKAGE.parent / "app.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             is_error = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error") and node.args
             if is_error and isinstance(node.args[0], ast.Constant) and node.args[0].value in ERRORS:
