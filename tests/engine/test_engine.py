@@ -283,6 +283,21 @@ def test_dropped_stream_cancels_running_and_waiting_sequences(start_engine):
     assert first.finish_reason == second.finish_reason == "cancelled"
 
 
+def test_dropped_stream_of_a_waiting_sequence_frees_its_place_with_the_next_round(start_engine):
+    runner = ScriptedRunner({1: FOREVER, 2: FOREVER}, is_gated=True)
+    engine = start_engine(runner, num_slots=1)
+    engine.submit([1], greedy(10**9))
+    second, third = engine.submit([2], GREEDY), engine.submit([2], GREEDY)
+    stream = engine.stream(second)
+    del stream
+    gc.collect()
+    runner.allow()
+    for _ in range(2):
+        runner.wait_entered()
+    assert second.finish_reason == "cancelled"
+    assert engine.position(third) == 1
+
+
 def test_many_cancelled_replies_leave_no_slot_thread_or_cache_behind(start_engine):
     runner = ScriptedRunner({1: FOREVER})
     engine = start_engine(runner, num_slots=2, max_waiting=1)
