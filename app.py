@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -24,6 +25,8 @@ def main() -> int:
         settings = Settings.from_environment()
         set_up_logging(settings)
         check_port(settings.server_name, settings.server_port)
+        # A platform stops the app with SIGTERM; leave by the same way out as Ctrl-C.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with tempfile.TemporaryDirectory(prefix="bianque-", ignore_cleanup_errors=True) as folder:
             prepare_gradio(folder)
             serve(settings)

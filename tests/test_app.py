@@ -58,8 +58,11 @@ def app(tmp_path_factory) -> Iterator[tuple[str, Path]]:
             assert time.monotonic() < deadline, (folder / "log").read_text()
             time.sleep(0.2)
         yield url, folder / "log"
-    finally:
         process.terminate()
+        assert process.wait(30) == 0
+        assert not list(folder.glob("bianque-*")), "temporary files were left"
+    finally:
+        process.kill()
         process.wait(30)
 
 
