@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from bianque.texts import Language, text
 
 if TYPE_CHECKING:
     from bianque.consultation.service import ServiceStatus
+    from bianque.manager.manager import ModelStatus
 
 LOGO = (
     '<svg class="bq-logo" viewBox="0 0 40 40" aria-hidden="true"><rect width="40" height="40" rx="11"/>'
@@ -62,27 +64,46 @@ def emergency_notice(emergency: str, language: Language) -> str:
 
 
 def status_banner(status: ServiceStatus, language: Language) -> str:
-    """Return one line that says which models answer and why, or how far loading is."""
-    names = ", ".join(dict.fromkeys(model.name for model in status.models))
-    failed = next((model for model in status.models if model.state == "failed" and model.error), None)
+    """Return lines that say which models answer and why, how far loading is, and what failed."""
+    failed = [model for model in status.models if model.state == "failed" and model.error]
+    answering = [model for model in status.models if model not in failed]
+    lines = []
+    if not status.is_settled:
+        lines.append(_loading_line(status, language))
+    elif answering:
+        lines.append(_answering_line(status, answering, language))
+    # One model may do several jobs, and then fails in each for the same reason.
+    causes = dict.fromkeys(model.error.text(language) for model in failed if model.error)
+    lines.extend(_status_line("failed", text("status_failed", language), cause) for cause in causes)
+    return "".join(lines)
+
+
+def _loading_line(status: ServiceStatus, language: Language) -> str:
+    states = [f"{model.name} {text(f'state_{model.state}', language)}" for model in status.models]
+    detail = _separator(language).join(dict.fromkeys(states)) or text(status.reason, language, reason="")
+    return _status_line("loading", text("status_loading", language), detail)
+
+
+def _answering_line(status: ServiceStatus, answering: Sequence[ModelStatus], language: Language) -> str:
+    names = ", ".join(dict.fromkeys(model.name for model in answering))
     cause = status.fallback_error.text(language) if status.fallback_error else ""
     reason = text(status.reason, language, reason=cause)
-    separator = "；" if language == "zh" else "; "
-    if not status.is_settled:
-        kind, title = "loading", text("status_loading", language)
-        states = [f"{model.name} {text(f'state_{model.state}', language)}" for model in status.models]
-        detail = separator.join(dict.fromkeys(states)) or reason
-    elif failed and failed.error:
-        kind, title, detail = "failed", text("status_failed", language), failed.error.text(language)
-    elif status.is_demonstration:
-        kind, title = "demonstration", text("status_demonstration", language)
-        why = reason if status.fallback_error else f"{names}{separator}{reason}"
+    if status.is_demonstration:
+        why = f"{names}{_separator(language)}{reason}"
         stop = "" if why.endswith(("。", ".")) else "。" if language == "zh" else ". "
         detail = f"{why}{stop}{text('status_demonstration_hint', language)}"
-    else:
-        devices = ", ".join(dict.fromkeys(f"{model.device} {model.dtype}".strip() for model in status.models))
-        kind, title, detail = "real", text("status_real", language), separator.join((names, reason, devices))
+        return _status_line("demonstration", text("status_demonstration", language), detail)
+    devices = ", ".join(dict.fromkeys(f"{model.device} {model.dtype}".strip() for model in answering))
+    detail = _separator(language).join((names, reason, devices))
+    return _status_line("real", text("status_real", language), detail)
+
+
+def _status_line(kind: str, title: str, detail: str) -> str:
     return (
         f'<div class="bq-status bq-{kind}" role="status"><span class="bq-dot" aria-hidden="true"></span>'
         f"<p><strong>{escape(title)}</strong> <span>{escape(detail)}</span></p></div>"
     )
+
+
+def _separator(language: Language) -> str:
+    return "；" if language == "zh" else "; "

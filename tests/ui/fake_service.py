@@ -61,6 +61,7 @@ class FakeService:
     is_settled: bool = True
     is_demonstration: bool = True
     failure: BianQueError | None = None
+    num_failed: int = 2
     calls: list[Call] = field(default_factory=list)
     num_running: int = 0
     num_cancelled: int = 0
@@ -72,12 +73,9 @@ class FakeService:
         self.__init__(**changes)
 
     def status(self) -> SimpleNamespace:
-        state = "failed" if self.failure else "ready" if self.is_settled else "loading"
         models = tuple(
-            SimpleNamespace(
-                name=name, state=state, error=self.failure, device="cpu", dtype="fp32", is_demonstration=True
-            )
-            for name in ("mini-asker", "mini-adviser")
+            SimpleNamespace(name=name, state=state, error=error, device="cpu", dtype="fp32")
+            for name, state, error in self._states()
         )
         reason = "plan_no_gpu" if self.is_demonstration else "plan_gpu"
         return SimpleNamespace(
@@ -87,6 +85,13 @@ class FakeService:
             reason=reason,
             fallback_error=None,
         )
+
+    def _states(self) -> Iterator[tuple[str, str, BianQueError | None]]:
+        for index, name in enumerate(("mini-asker", "mini-adviser")):
+            if self.failure and index < self.num_failed:
+                yield name, "failed", self.failure
+            else:
+                yield name, "ready" if self.is_settled else "loading", None
 
     def default_options(self, mode: Mode) -> ReplyOptions:
         return DEFAULTS[mode]

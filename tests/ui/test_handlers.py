@@ -321,10 +321,14 @@ def test_loading_is_polled_until_it_ends(page, service):
     assert timer.active is False and text("status_demonstration", "en") in banner
 
 
-def test_a_failed_model_is_told_with_its_sentence(page, service):
+def test_a_failed_model_is_told_beside_those_that_answer(page, service):
     service.failure = ModelUnavailableError("model_loading", name="<BianQue>")
     banner, *_ = page.poll("joint", request())
-    assert "&lt;BianQue&gt;" in banner and "bq-failed" in banner
+    assert banner.count("&lt;BianQue&gt;") == 1 and "bq-failed" in banner
+    assert text("status_demonstration", "zh") not in banner
+    service.num_failed = 1
+    banner, *_ = page.poll("joint", request())
+    assert "bq-failed" in banner and text("status_demonstration", "zh") in banner
 
 
 def test_real_models_are_not_called_demonstration(page, service):
