@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bianque.errors import KnowledgeError
+from bianque.minis.knowledge import DOSE, FOLDER, load_knowledge
+
+
+def test_there_are_enough_complaints_and_departments():
+    complaints = load_knowledge().complaints
+    assert len(complaints) >= 80
+    assert len({complaint.department for complaint in complaints}) >= 12
+
+
+def test_no_opening_belongs_to_two_complaints():
+    openings = [opening for complaint in load_knowledge().complaints for opening in complaint.openings]
+    assert len(set(openings)) == len(openings)
+
+
+def test_no_file_holds_a_dose():
+    for text in load_knowledge().texts():
+        assert not DOSE.search(text), text
+
+
+@pytest.mark.parametrize("sentence", ["每次吃2片", "布洛芬 200mg", "一天三次口服", "吃一片就行", "5毫升"])
+def test_doses_are_recognised(sentence):
+    assert DOSE.search(sentence)
+
+
+@pytest.mark.parametrize("sentence", ["起了一片红疹", "一粒一粒的小疙瘩", "一天拉三次", "量体温38度"])
+def test_other_numbers_are_not_doses(sentence):
+    assert not DOSE.search(sentence)
+
+
+def _copy(folder: Path, change) -> Path:
+    """Copy one complaint file and the special files, with `change` applied to the first complaint."""
+    content = yaml.safe_load((FOLDER / "cardiology.yaml").read_text("utf-8"))
+    change(content["complaints"][0])
+    (folder / "cardiology.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), "utf-8")
+    for name in ("_general.yaml", "_soulchat.yaml"):
+        (folder / name).write_bytes((FOLDER / name).read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda entry: entry.pop("diet"), "keys must be"),
+        (lambda entry: entry.update(population="cat"), "population"),
+        (lambda entry: entry["openings"].pop(), "10 different openings"),
+        (lambda entry: entry["asks"].__delitem__(slice(5, None)), "6 to 8 asks"),
+        (lambda entry: entry["self_care"].append("多休息"), "5 self_care"),
+        (lambda entry: entry.update(causes="是感冒引起的"), "causes must start"),
+        (lambda entry: entry["asks"][1].update(item="duration"), "items must be different"),
+        (lambda entry: entry["self_care"].__setitem__(0, "每次吃2片药"), "a dose"),
+    ],
+)
+def test_an_invalid_file_is_named_with_the_rule_it_breaks(tmp_path, change, reason):
+    with pytest.raises(KnowledgeError, match=reason):
+        load_knowledge(_copy(tmp_path, change))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(KnowledgeError, match="_general.yaml"):
+        load_knowledge(tmp_path)
