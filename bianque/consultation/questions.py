@@ -1,7 +1,7 @@
 """Does a doctor's utterance ask the patient something?
 
-`classify` tells a clinical question (有没有发烧, 请描述一下疼痛) from a closing (还有问题吗, 在吗) and from all else. It
-judges clause by clause with rules of Chinese grammar:
+`classify` tells a clinical question (有没有发烧, 请描述一下疼痛) from a closing (还有问题吗, 在吗) and from anything
+else. It judges clause by clause with rules of Chinese grammar:
 
 - sentence particles (吗, 么, 呢 after an interrogative), tags (是吧, 过没), a question mark;
 - A-not-A (痒不痒, 有没有), 是否 and 有无, alternatives (饭前疼还是饭后疼);

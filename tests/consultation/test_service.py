@@ -214,7 +214,7 @@ def test_cancel_keeps_what_was_written_and_frees_the_slot(bench):
     last = list(replying)[-1]
     assert last.finish_reason == "cancelled"
     assert last.text.startswith(first.text) and 0 < len(last.text) < 400
-    assert bench.models[Job.ADVISER].engine.status().num_running == 0
+    assert bench.models[Job.ADVISER].engine.wait_idle(30)
 
 
 def test_closing_the_reply_frees_the_slot(bench):
@@ -225,7 +225,7 @@ def test_closing_the_reply_frees_the_slot(bench):
     replying.close()
     follow_up = bench.updates("头痛", options=ReplyOptions(Mode.ADVISER, temperature=0, max_new_tokens=16))
     assert follow_up[-1].is_final
-    assert engine.status().num_running == 0
+    assert engine.wait_idle(30)
     assert bench.adviser.num_steps < 400
 
 
