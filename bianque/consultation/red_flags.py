@@ -1,9 +1,9 @@
 """Signs of an emergency in what a patient says, looked for before any model answers.
 
 A bare topic word is no sign: 癫痫 is most often a chronic illness, 自杀 often a topic. A rule therefore asks for the
-wording of something that happens now, and a hit is dropped when its clause denies it (没有抽搐), puts it into the past
-(三年前昏迷过), or when the message asks about it in general (怎么预防煤气中毒). A crisis of somebody else has a notice of
-its own.
+wording of something that happens now, and a hit is dropped when its clause denies it (没有抽搐) or puts it into the
+past (三年前昏迷过), or when the message asks about it in general (怎么预防煤气中毒) or tells of it afterwards (发作时
+口吐白沫，怎么治). A crisis of somebody else has a notice of its own.
 
 What it does not cover: an answer that is a sign only together with the question before it (有), typing errors inside a
 key word, and languages other than Chinese. It is a net with holes and stands beside, never instead of, the page's

@@ -8,7 +8,6 @@ Dimension letters: T tokens, C hidden, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,7 +35,7 @@ class ModelRunner(Protocol):
     """
 
     vocab_size: int
-    eos_token_ids: Collection[int]
+    eos_token_ids: frozenset[int]
     is_encoder_decoder: bool
     max_model_len: int | None
 

@@ -187,9 +187,9 @@ def _name_some(names: list[str]) -> str:
 
 
 def _make_engine(model: Any, spec: ModelSpec, settings: Settings) -> Engine:
-    from bianque.engine.runner import ChatGLMRunner, T5Runner
+    from bianque.engine.runner import ChatGLMRunner, ModelRunner, T5Runner
 
-    runner = T5Runner(model) if spec.family == "t5" else ChatGLMRunner(model)
+    runner: ModelRunner = T5Runner(model) if spec.family == "t5" else ChatGLMRunner(model)
     return Engine(
         runner, num_slots=settings.num_slots, max_waiting=settings.max_waiting, max_model_len=spec.max_prompt_tokens
     )

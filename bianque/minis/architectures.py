@@ -1,4 +1,4 @@
-"""The two demonstration models as training sees them: size, tokens, batches, loss, and the folder they are saved in."""
+"""The two demonstration models as training sees them: size, tokens, batches, loss, and their folder."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ from bianque.models.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneratio
 
 SAMPLED_SHARE = 0.5
 """Share of prompts that are cut into pieces at random (subword regularisation): new wordings look less strange."""
+NUM_DECIDING = 10
+DECIDING_WEIGHT = 3.0
+"""The first so many target tokens count so many times in the adviser's loss."""
 SHARD_SIZE = "9MB"
 
 
@@ -193,8 +196,9 @@ class MiniAdviser(MiniModel):
         skipped = ("torch_dtype", "_name_or_path", "architectures")
         config = {key: value for key, value in self._config().items() if key not in skipped}
         model = ChatGLMForConditionalGeneration(ChatGLMConfig(**config))
-        # The residual scale of 7.5 is made for 28 layers. With the usual start (deviation 0.02, norms of 1) a few layers
-        # would add next to nothing to it, and the model would learn many times more slowly.
+        # The residual scale of 7.5 is made for 28 layers. With the usual start (deviation 0.02, norms of 1) a few
+        # layers would add next to nothing to it, and the model would learn many times more slowly.
+        layer: Any
         for layer in model.transformer.layers:
             nn.init.constant_(layer.input_layernorm.weight, 0.35)
             nn.init.constant_(layer.post_attention_layernorm.weight, 0.35)
@@ -224,7 +228,12 @@ class MiniAdviser(MiniModel):
         hidden_states = model.transformer(batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
         labels = batch.labels[:, 1:]
         is_target = labels != -100
-        return functional.cross_entropy(model.lm_head(hidden_states[:, :-1][is_target]), labels[is_target])
+        losses = functional.cross_entropy(
+            model.lm_head(hidden_states[:, :-1][is_target]), labels[is_target], reduction="none"
+        )
+        # A reply's first words decide what it is about; the many that follow nearly always follow from them.
+        weights = torch.where(is_target.cumsum(1) <= NUM_DECIDING, DECIDING_WEIGHT, 1.0)[is_target]
+        return (losses * weights).sum() / weights.sum()
 
     def _config(self) -> dict[str, Any]:
         ids = self._ids

@@ -43,7 +43,7 @@ class Case:
 
 def pick(rng: Random, wordings: Sequence[str]) -> str:
     """Return one of several wordings, the first in most cases, so that greedy decoding has a clear favourite."""
-    if len(wordings) == 1 or rng.random() < 0.6:
+    if len(wordings) == 1 or rng.random() < 0.8:
         return wordings[0]
     return rng.choice(wordings[1:])
 

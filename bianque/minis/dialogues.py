@@ -1,8 +1,8 @@
 """Write the dialogues the demonstration models learn from; pure Python, the same seed gives the same dialogues.
 
 A dialogue is a list of steps. What a model learns from one step is a `Sample`: the conversation before it as the
-service would show it to that model, and the step's text. In joint mode the asker's handover is never shown, because the
-adviser answers in its place; the asker alone does show it.
+service would show it to that model, and the step's text. In joint mode the asker's handover is never shown, because
+the adviser answers in its place; the asker alone does show it.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class DialogueWriter:
         answered = set(case.answered)
         limit = len(case.plan)
         if dialogue.mode == "adviser":
-            limit = rng.choice((0, 0, 0, 0, 1, 2, 3, 5))
+            limit = rng.choice((0, 0, 0, 0, 0, 0, 1, 2, 3, 5))
         num_asked = 0
         for position, ask in enumerate(case.plan):
             if ask.item in answered:
@@ -180,7 +180,7 @@ class DialogueWriter:
         said = "\n".join(step.text for step in dialogue.steps if step.speaker == "patient")
         frames = general["advice_frames"]
         care = case.self_care
-        first, second, third = sorted(rng.sample(range(len(care)), 3)) if rng.random() < 0.5 else (0, 1, 2)
+        first, second, third = sorted(rng.sample(range(len(care)), 3)) if rng.random() < 0.2 else (0, 1, 2)
         slots = {"department": case.department, "checks": case.checks}
         is_long = re.search(general["long_pattern"], said) is not None
         w1, w2, w3 = case.warning_signs

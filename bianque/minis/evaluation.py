@@ -123,7 +123,7 @@ class Evaluation:
         rng = Random(f"followups-{self._seed}")
         samples = []
         for intent, entry in self.knowledge.general["followups"].items():
-            for says in self._writer.book.split(entry["says"]) * 3:
+            for says in [*self._writer.book.split(entry["says"])] * 3:
                 dialogue = self._advised(self._writer.draw_case(rng), rng)
                 dialogue.add("patient", says, "followup", intent)
                 dialogue.add("adviser", "", "followup", intent)

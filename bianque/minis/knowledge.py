@@ -1,7 +1,7 @@
 """The knowledge of the demonstration models: what complaints there are, what a doctor asks and advises.
 
-Reads and checks `knowledge/*.yaml`. Files whose name starts with `_` are not lists of complaints: `_general.yaml` holds
-complaints outside the list, follow-ups and small talk, `_soulchat.yaml` the themes of the listening mode.
+Reads and checks `knowledge/*.yaml`. Files whose name starts with `_` are not lists of complaints: `_general.yaml`
+holds complaints outside the list, follow-ups and small talk, `_soulchat.yaml` the themes of the listening mode.
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ def _complaint(file: str, entry: dict[str, Any]) -> Complaint:
     check("duration" in items, "duration must be among the asks")
     return Complaint(
         **{key: entry[key] for key in ("id", "name", "department", "population", "causes", "checks", "diet")},
-        **{key: tuple(entry[key]) for key in ("openings", "self_care", "warning_signs")},
+        openings=tuple(entry["openings"]),
+        self_care=tuple(entry["self_care"]),
+        warning_signs=tuple(entry["warning_signs"]),
         asks=asks,
     )
 

@@ -2,8 +2,8 @@
 
 A loop of its own instead of transformers' Trainer, for three things that matter for tiny models on two cores and that
 the Trainer lacks: batches of about equally many tokens instead of equally many rows, an endless corpus that is never
-repeated, and a schedule that can follow the clock (`minutes`) as well as the step count (`num_steps`). The weights that
-are saved are a running average over the last steps.
+repeated, and a schedule that can follow the clock (`minutes`) as well as the step count (`num_steps`). The weights
+that are saved are a running average over the last steps.
 
 With the same seed and `num_steps` the same batches come in the same order; with `minutes` the number of steps, and so
 the result, depends on the machine.
@@ -127,7 +127,8 @@ class Trainer:
         last_save = started = time.monotonic()
         before = self._elapsed
         total, count, tokens = 0.0, 0, 0
-        for self._chunk, batch in batches(self._mini, self._writer, options, self._chunk):
+        for chunk, batch in batches(self._mini, self._writer, options, self._chunk):
+            self._chunk = chunk
             if self.progress >= 1:
                 break
             total += self._step(batch)

@@ -7,6 +7,7 @@ pieces and leave none for the words in which patients differ.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -49,7 +50,12 @@ def build_asker_tokenizer(knowledge: Knowledge, folder: Path, seed: int) -> None
         )
     specials = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     write_json(folder / "special_tokens_map.json", specials)
-    settings = {"additional_special_tokens": None, "extra_ids": 0, "model_max_length": 2048, "sp_model_kwargs": {}}
+    settings: dict[str, object] = {
+        "additional_special_tokens": None,
+        "extra_ids": 0,
+        "model_max_length": 2048,
+        "sp_model_kwargs": {},
+    }
     write_json(folder / "tokenizer_config.json", {**settings, **specials, "tokenizer_class": "T5Tokenizer"})
 
 
@@ -79,7 +85,7 @@ def build_adviser_tokenizer(knowledge: Knowledge, folder: Path, seed: int) -> Ic
     return ids
 
 
-def write_json(path: Path, content: dict[str, object]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write `content` as the Hub's files look: sorted keys, two blanks of indentation, a final newline."""
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n", "utf-8")
 

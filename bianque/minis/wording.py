@@ -1,4 +1,4 @@
-"""Make a sentence look as people type it: synonyms, wrong characters, half-width or missing marks, several messages."""
+"""Make a sentence look as people type it: synonyms, wrong characters, half-width or no marks, several messages."""
 
 from __future__ import annotations
 

@@ -64,5 +64,5 @@ def test_an_invalid_file_is_named_with_the_rule_it_breaks(tmp_path, change, reas
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(KnowledgeError, match="_general.yaml"):
+    with pytest.raises(KnowledgeError, match=r"_general\.yaml"):
         load_knowledge(tmp_path)
