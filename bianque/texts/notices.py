@@ -22,9 +22,9 @@ NOTICES: dict[str, Text] = {
     ),
     "emergency_medical": Text(
         "您描述的情况可能有生命危险。请立即拨打 120 或前往最近的急诊，不要等待，也不要自己开车；身边有人时请他陪着您。"
-        "下面的回复不能代替急救。",
+        "AI 的回复不能代替急救。",
         "What you describe may be life-threatening. Call 120 or go to the nearest emergency department now; do not wait "
-        "and do not drive yourself; ask someone to stay with you. The reply below is no substitute for emergency care.",
+        "and do not drive yourself; ask someone to stay with you. An AI reply is no substitute for emergency care.",
     ),
     "emergency_crisis": Text(
         "听起来您正在经历非常艰难的时刻，您值得得到帮助。请现在就告诉一位您信任的人，不要独处；可拨打心理援助热线 12356"

@@ -11,7 +11,7 @@ PAGE: dict[str, Text] = {
     "page_tagline": Text("中文健康咨询 · 先追问，再建议", "Chinese health chat · asks first, then advises"),
     # conversation
     "chat_label": Text("对话", "Conversation"),
-    "message_placeholder": Text("描述您的不适……", "Describe the complaint, in Chinese…"),
+    "message_placeholder": Text("描述您的不适……", "Your complaint, in Chinese…"),
     "message_label": Text("消息", "Message"),
     "send_button": Text("发送", "Send"),
     "stop_button": Text("停止", "Stop"),

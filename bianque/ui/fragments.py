@@ -17,7 +17,7 @@ LOGO = (
     '<svg class="bq-logo" viewBox="0 0 40 40" aria-hidden="true"><rect width="40" height="40" rx="11"/>'
     '<path d="M20 9v22M9 20h22"/><circle cx="20" cy="20" r="5.2"/></svg>'
 )
-PHONES = {"emergency_crisis": ("12356", "120")}
+PHONES = {"emergency_crisis": ("12356", "120"), "emergency_other_person": ("12356", "120")}
 
 
 def header(language: Language) -> str:

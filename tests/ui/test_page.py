@@ -256,7 +256,7 @@ def test_a_copied_reply_carries_the_ai_notice(visit, locale, language, label):
 
 
 @pytest.mark.parametrize(("words", "number"), [("我胸痛，出冷汗", "120"), ("我不想活了", "12356")])
-@pytest.mark.parametrize("options", [{}, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("options", [{}, PHONE, {**PHONE, "locale": "en"}], ids=["desktop", "phone", "phone-en"])
 def test_an_emergency_is_unmissable(visit, words, number, options):
     visitor = visit(**options)
     visitor.send(words)
@@ -266,7 +266,7 @@ def test_an_emergency_is_unmissable(visit, words, number, options):
     visitor.expect_reply(ADVICE, 2)
     expect(alert).to_be_in_viewport(ratio=1)
     expect(visitor.page.locator("#message .submit-button")).to_be_in_viewport(ratio=1)
-    visitor.page.locator("#chat button[aria-label='清空对话']").click()
+    visitor.page.locator("#chat .top-panel button").first.click()
     expect(alert).to_have_count(0)
 
 
