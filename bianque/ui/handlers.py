@@ -206,7 +206,9 @@ class Handlers:
         """Return the banner, whether to ask again, and the defaults once the models are known."""
         status = self._service.status()
         banner = fragments.status_banner(status, language_of(request))
-        return (banner, gr.Timer(active=not status.is_settled), *self._defaults(mode))
+        # Until the models are known the sliders stay as they are: a visitor may be moving one.
+        defaults = self._defaults(mode) if status.is_settled else (gr.skip(),) * 3
+        return (banner, gr.Timer(active=not status.is_settled), *defaults)
 
     def choose_mode(self, mode: object, history: object, request: gr.Request) -> tuple[Any, ...]:
         """Return the mode's defaults, and its greeting while nothing has been said."""
