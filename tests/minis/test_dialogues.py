@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 from random import Random
 
 import pytest
@@ -39,7 +39,7 @@ def test_a_quarter_of_the_dialogues_open_with_complaints_outside_the_list(dialog
 def test_no_item_is_asked_twice_or_after_the_opening_told_it(dialogues):
     for dialogue in dialogues:
         openings = [index for index, step in enumerate(dialogue.steps) if step.act == "opening"]
-        for start, end in zip(openings, [*openings[1:], None], strict=True):
+        for start, end in pairwise([*openings, None]):
             items = [step.item for step in dialogue.steps[start:end] if step.act == "ask" and step.item != "opening"]
             assert len(set(items)) == len(items) <= 6
     told = [dialogue for dialogue in dialogues if dialogue.case and "duration" in dialogue.case.answered]
