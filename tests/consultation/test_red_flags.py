@@ -1,21 +1,35 @@
 """Red flags on labelled sentences written for this project, and the guards one by one.
 
-The columns of the set: `dev` was written before the rules; `heldout` after them, and the rules were then widened by
-what it showed (before: 8 of 42 signs found, 3 false alarms in 34); `fresh` after that (before the last corrections: 21
-of 22 signs found, 2 false alarms in 18).
+Every sentence is now known to the rules, so the test below guards against loss and says nothing about new wordings.
+What does is how each set fared at first sight, before the rules were corrected by it (up to round2 these were lists of
+phrases, from round3 on concepts):
+
+    set                                 signs found      false alarms
+    dev (written before any rule)       -                -
+    heldout                             8 of 42          3 of 34
+    fresh                               21 of 22         2 of 18
+    round2 (unusual wordings)           30 of 73         4 of 56
+    round3 (unusual wordings)           32 of 64         2 of 50
+    round4 (rarer emergencies)          24 of 68         3 of 46
+    round5 (as patients mostly write)   51 of 53         1 of 50
+
+So common wordings are mostly found, and of unusual ones about half is not: the notice on the page is for those.
 """
 
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bianque.consultation.messages import Message, Role
 from bianque.consultation.red_flags import Emergency, find_emergency, find_in_text
 
 FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "red_flags.tsv"
+KNOWLEDGE = Path(__file__).resolve().parents[2] / "bianque" / "minis" / "knowledge"
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 
 
@@ -32,7 +46,7 @@ def kind_of(sentence: str) -> str:
 def test_labelled_sentences():
     rows = read_rows()
     assert len(rows) >= 180 and len({row["sentence"] for row in rows}) == len(rows)
-    for name in ("dev", "heldout", "fresh"):
+    for name in dict.fromkeys(row["set"] for row in rows):
         part = [row for row in rows if row["set"] == name]
         misses = [row["sentence"] for row in part if row["label"] != "none" and kind_of(row["sentence"]) == "none"]
         alarms = [row["sentence"] for row in part if row["label"] == "none" and kind_of(row["sentence"]) != "none"]
@@ -61,6 +75,16 @@ def test_labelled_sentences():
         ("我朋友说他想自杀", Emergency.OTHER_PERSON),
         ("我老公不理我，我不想活了", Emergency.CRISIS),
         ("累死了", None),
+        ("有没有不痛苦的死法", Emergency.CRISIS),
+        ("我没有自杀的想法", None),
+        ("从没有过的剧烈头痛，还吐了", Emergency.MEDICAL),
+        ("没有头痛，没有意识障碍", None),
+        ("孩子发烧抽搐住院了，要注意什么", None),
+        ("如果突然昏迷了怎么办", None),
+        ("我儿子抑郁，昨晚爬上阳台说要跳", Emergency.OTHER_PERSON),
+        ("我孩子刚才跟我说，不想活了", Emergency.OTHER_PERSON),
+        ("胸口有点疼。按着疼", None),
+        ("胸口疼。一直出冷汗", Emergency.MEDICAL),
         ("", None),
     ],
 )
@@ -84,8 +108,24 @@ def test_a_crisis_goes_before_a_medical_sign():
 
 
 def test_long_input_is_quick():
-    # A pattern that backtracks badly would not come back within the suite's time limit.
-    assert find_in_text("胸口" * 5000 + "疼") in (None, Emergency.MEDICAL)
+    # A pattern that backtracks badly takes minutes for these; the slowest takes 0.05 s on one slow core.
+    start = time.monotonic()
+    for piece in ("胸口", "头痛，", "我想", "血", "药吃喝", "孩子发烧", " a", "没有"):
+        find_in_text(piece * 5000)
+    assert time.monotonic() - start < 5
+
+
+def test_ordinary_complaints_do_not_alarm():
+    says = []
+    for path in sorted(KNOWLEDGE.glob("[a-z]*.yaml")):
+        for complaint in yaml.safe_load(path.read_text(encoding="utf-8"))["complaints"]:
+            says += complaint["openings"]
+            says += [answer for ask in complaint["asks"] for answer in ask["answers"]]
+    alarms = [sentence for sentence in says if find_in_text(sentence)]
+    print(f"{len(alarms)} alarms in {len(says)} ordinary openings and answers: {alarms}")
+    assert len(says) > 3000
+    # Some complaints come near a red flag (blood in the sputum), so not quite none.
+    assert len(alarms) <= 0.005 * len(says)
 
 
 def test_real_first_messages_seldom_alarm():
