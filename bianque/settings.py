@@ -41,7 +41,7 @@ class Settings:
         max_waiting: requests that may wait for a slot of one engine, at least 0.
         max_message_chars: longest message a visitor may send.
         max_messages: longest conversation, in messages.
-        num_threads: threads of a CPU model; 0 leaves it to torch.
+        num_threads: threads of a CPU model; 0 is one for demonstration models and leaves it to torch for others.
         server_name: address to listen on.
         server_port: port to listen on.
         log_level: a name of the `logging` module.

@@ -154,8 +154,8 @@ class ModelManager:
     def _load_all(self) -> None:
         try:
             has_device = self._probe_cuda()
-            self._set_threads()
             plan = plan_models(self._settings, has_cuda=has_device)
+            self._set_threads(plan)
             self._adopt(plan)
             self._load_plan(plan, has_cuda=has_device)
             failed = next((status.error for status in self.statuses() if status.state == "failed"), None)
@@ -173,11 +173,16 @@ class ModelManager:
                 self._is_settled = True
                 self._condition.notify_all()
 
-    def _set_threads(self) -> None:
-        if self._settings.num_threads:
+    def _set_threads(self, plan: ModelPlan) -> None:
+        """Use the threads asked for; one for demonstration models, whose steps are too short to share.
+
+        On two busy cores, two threads that wait for each other made a decode step of these models ten times slower.
+        """
+        num_threads = self._settings.num_threads or (1 if plan.is_demonstration else 0)
+        if num_threads:
             import torch
 
-            torch.set_num_threads(self._settings.num_threads)
+            torch.set_num_threads(num_threads)
 
     def _adopt(self, plan: ModelPlan) -> None:
         with self._condition:

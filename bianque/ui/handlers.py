@@ -240,13 +240,13 @@ class Handlers:
     def chat(
         self,
         message: str,
-        history: list[dict],
-        mode: str,
-        top_p: float,
-        temperature: float,
-        max_new_tokens: int,
-        seed: int | None,
-        request: gr.Request,
+        history: list[dict] | None = None,
+        mode: str = "joint",
+        top_p: float | None = None,
+        temperature: float | None = None,
+        max_new_tokens: int | None = None,
+        seed: int | None = None,
+        request: gr.Request = None,  # type: ignore[assignment]  # gradio always fills it in
     ) -> Iterator[tuple[str, dict]]:
         """Answer one message.
 
@@ -254,7 +254,7 @@ class Handlers:
             message: what the visitor says.
             history: earlier messages, oldest first, each with `role` (user or assistant) and `content` (text).
             mode: joint, bianque-1.0, bianque-2.0 or soulchat.
-            top_p: from 0.05 to 1.
+            top_p: from 0.05 to 1; null, as for the next two, takes the mode's default.
             temperature: from 0 to 2; 0 is greedy.
             max_new_tokens: from 16 to 1024.
             seed: fixes sampling; null draws a fresh one.
@@ -266,7 +266,10 @@ class Handlers:
         language = language_of(request)
         try:
             entries = [*read_history(history, self._limits), _say(message, self._limits)]
-            options = read_options(mode, top_p, temperature, max_new_tokens, seed)
+            defaults = self._defaults(mode)
+            chosen = (top_p, temperature, max_new_tokens)
+            values = [default if value is None else value for value, default in zip(chosen, defaults, strict=True)]
+            options = read_options(mode, *values, seed)
             with closing(self._updates(entries, options, request)) as updates:
                 for update in updates:
                     yield update.text, _details(update, language)
