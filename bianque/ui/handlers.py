@@ -267,9 +267,13 @@ class Handlers:
         try:
             entries = [*read_history(history, self._limits), _say(message, self._limits)]
             defaults = self._defaults(mode)
-            chosen = (top_p, temperature, max_new_tokens)
-            values = [default if value is None else value for value, default in zip(chosen, defaults, strict=True)]
-            options = read_options(mode, *values, seed)
+            options = read_options(
+                mode,
+                defaults[0] if top_p is None else top_p,
+                defaults[1] if temperature is None else temperature,
+                defaults[2] if max_new_tokens is None else max_new_tokens,
+                seed,
+            )
             with closing(self._updates(entries, options, request)) as updates:
                 for update in updates:
                     yield update.text, _details(update, language)
