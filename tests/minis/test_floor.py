@@ -7,6 +7,7 @@ learnt nothing, or a prompt that differs from the one it was trained on, falls f
 from __future__ import annotations
 
 import pytest
+import torch
 
 from bianque.minis.evaluation import Evaluation
 from bianque.minis.knowledge import load_knowledge
@@ -22,6 +23,7 @@ FLOORS = {
 
 @pytest.fixture(scope="module")
 def figures():
+    torch.set_num_threads(1)  # steps this short gain nothing from two threads and crawl when a core is busy
     return {figure.name: figure for figure in Evaluation(load_knowledge(), is_fast=True).run()}
 
 
