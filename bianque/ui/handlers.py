@@ -261,7 +261,7 @@ class Handlers:
             request: filled in by gradio.
 
         Yields:
-            The reply so far, and who writes it with what must be shown beside it.
+            The reply so far, and who writes it with what must be shown beside it; both are empty at first.
         """
         language = language_of(request)
         try:
@@ -274,6 +274,8 @@ class Handlers:
                 defaults[2] if max_new_tokens is None else max_new_tokens,
                 seed,
             )
+            # Until a first value has come, gradio knows of no generator to close when the caller cancels.
+            yield "", {}
             with closing(self._updates(entries, options, request)) as updates:
                 for update in updates:
                     yield update.text, _details(update, language)
