@@ -119,6 +119,10 @@ class CaseBook:
             )
         if chance < 0.26:
             return rng.choice("，\n。").join(rng.sample(openings, 2))
+        if chance < 0.4:
+            # What a patient would answer later, told at once, without the item counting as answered.
+            telling = [text for ask in complaint.asks[1:] for text in ask.answers if len(text) > 5]
+            return f"{rng.choice(openings)}，{rng.choice(telling)}"
         return rng.choice(openings)
 
     def _general_case(self, opening: str, place: str, kind: str, department: str) -> Case:

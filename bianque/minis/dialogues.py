@@ -82,7 +82,7 @@ class DialogueWriter:
         """Return one sample for the adviser, the listening mode included."""
         chance = rng.random()
         mode: Literal["soulchat", "adviser", "joint"] = (
-            "soulchat" if chance < 0.13 else "adviser" if chance < 0.75 else "joint"
+            "soulchat" if chance < 0.15 else "adviser" if chance < 0.8 else "joint"
         )
         return self._sample(rng, self.dialogue(rng, mode), "adviser")
 
@@ -207,8 +207,10 @@ class DialogueWriter:
                 dialogue.case = case
                 dialogue.add("patient", typist.write(opening), "opening")
                 dialogue.add("adviser", self.advice(dialogue, case, rng), "advice")
-            entry = self.general["followups"][intent]
-            dialogue.add("patient", typist.write(rng.choice(self.book.split(entry["says"]))), "followup", intent)
+            says = rng.choice(self.book.split(self.general["followups"][intent]["says"]))
+            if rng.random() < 0.25:
+                says = rng.choice(self.general["followup_prefixes"]) + says
+            dialogue.add("patient", typist.write(says), "followup", intent)
             dialogue.add("adviser", self.follow_up_reply(case, intent, rng), "followup", intent)
 
     def follow_up_reply(self, case: Case, intent: str, rng: Random) -> str:

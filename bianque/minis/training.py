@@ -102,10 +102,14 @@ class Trainer:
         self._checkpoint = checkpoint
         self.model: nn.Module = mini.build()
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
-        decayed = [value for value in self.model.parameters() if value.dim() >= 2]
-        others = [value for value in self.model.parameters() if value.dim() < 2]
-        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
-        self._optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)
+        groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+        for name, value in self.model.named_parameters():
+            groups.setdefault((value.dim() >= 2, mini.rate_scale(name)), []).append(value)
+        settings = [
+            {"params": values, "weight_decay": 0.02 if is_matrix else 0.0, "rate_scale": scale}
+            for (is_matrix, scale), values in groups.items()
+        ]
+        self._optimizer = torch.optim.AdamW(settings, lr=0.0, betas=(0.9, 0.98), fused=True)
         self.step = 0
         self._elapsed = 0.0
         self._chunk = 0
@@ -157,7 +161,7 @@ class Trainer:
         warmup = min(1.0, (self.step + 1) / options.num_warmup_steps)
         # Linear to zero: on a fixed budget it beats the cosine by leaving less time at middling rates.
         for group in self._optimizer.param_groups:
-            group["lr"] = options.learning_rate * min(warmup, max(0.0, 1 - self.progress) + 0.01)
+            group["lr"] = group["rate_scale"] * options.learning_rate * min(warmup, max(0.0, 1 - self.progress) + 0.01)
         loss = self._mini.loss(self.model, batch)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()

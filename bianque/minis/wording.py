@@ -49,7 +49,7 @@ class Typist:
     def _swap_synonyms(self, sentence: str) -> str:
         for group in self._general["synonyms"]:
             for word in group:
-                if word in sentence and self._rng.random() < 0.18:
+                if word in sentence and self._rng.random() < 0.3:
                     sentence = sentence.replace(word, self._rng.choice(group), 1)
                     break
         return sentence
