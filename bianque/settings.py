@@ -14,6 +14,7 @@ from bianque.errors import SettingsError
 
 ModelChoice = Literal["auto", "demo", "real"]
 DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16", "int8", "int4"]
 
 _T = TypeVar("_T")
 
@@ -37,6 +38,7 @@ class Settings:
         listener: SoulChat or another ChatGLM-6B to listen.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         dtype: dtype of the weights; `auto` is fp32 on a CPU and fp16 on a CUDA device.
+        precision: of the weights; `auto` takes the best that fits the device's memory.
         num_slots: sequences that each engine runs at once, at least 1.
         max_waiting: requests that may wait for a slot of one engine, at least 0.
         max_message_chars: longest message a visitor may send.
@@ -53,6 +55,7 @@ class Settings:
     listener: ModelSource | None = None
     device: str = "auto"
     dtype: DtypeName = "auto"
+    precision: PrecisionChoice = "auto"
     num_slots: int = 4
     max_waiting: int = 32
     max_message_chars: int = 2000
@@ -80,6 +83,7 @@ class Settings:
             listener=read.source("BIANQUE_LISTENER"),
             device=read.device("BIANQUE_DEVICE", "auto"),
             dtype=read.choice("BIANQUE_DTYPE", get_args(DtypeName), "auto"),
+            precision=read.choice("BIANQUE_PRECISION", get_args(PrecisionChoice), "auto"),
             num_slots=read.integer("BIANQUE_NUM_SLOTS", 4, 1, 64),
             max_waiting=read.integer("BIANQUE_MAX_WAITING", 32, 0, 1000),
             max_message_chars=read.integer("BIANQUE_MAX_MESSAGE_CHARS", 2000, 10, 20_000),

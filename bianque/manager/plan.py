@@ -83,4 +83,4 @@ def _named_spec(job: Job, source: ModelSource) -> ModelSpec:
         if spec.location == source.location and spec.job == job:
             return spec
     name = source.location.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
-    return replace(REAL_MODELS[job], name=name, location=source.location, licence="", num_parameters=0)
+    return replace(REAL_MODELS[job], name=name, location=source.location, licence="", size=None)
