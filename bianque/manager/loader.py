@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bianque.engine.engine import Engine
 from bianque.errors import SettingsError, SnapshotError
+from bianque.manager.engines import make_engine
 from bianque.manager.registry import Family, ModelSpec
 from bianque.manager.snapshot import check_snapshot, read_json
 from bianque.settings import DtypeName, Settings
@@ -89,7 +90,7 @@ def load_model(folder: Path, spec: ModelSpec, settings: Settings, *, has_cuda: b
     )
     model.to(torch.device(device))  # type: ignore[arg-type]
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    engine = _make_engine(model, spec, settings)
+    engine = make_engine(model, spec, settings)
     logger.info(
         "loaded %s: %.1f M parameters, %s on %s, %.1f s",
         spec.name,
@@ -184,12 +185,3 @@ def _name_some(names: list[str]) -> str:
         return "–"
     rest = f" (+{len(names) - 3})" if len(names) > 3 else ""
     return ", ".join(names[:3]) + rest
-
-
-def _make_engine(model: Any, spec: ModelSpec, settings: Settings) -> Engine:
-    from bianque.engine.runner import ChatGLMRunner, ModelRunner, T5Runner
-
-    runner: ModelRunner = T5Runner(model) if spec.family == "t5" else ChatGLMRunner(model)
-    return Engine(
-        runner, num_slots=settings.num_slots, max_waiting=settings.max_waiting, max_model_len=spec.max_prompt_tokens
-    )
