@@ -11,6 +11,8 @@ from random import Random
 from bianque.minis.knowledge import NUM_HELDOUT, Ask, Complaint, Knowledge
 
 GENERAL = "general"
+# Whoever writes for a relative already is not made to write for another one.
+_FOR_ANOTHER = re.compile("[妈爸爷奶姥婆姐妹哥弟娃]|老公|老婆|媳妇|对象|老人|老伴|孩子|宝宝|儿子|女儿|闺女|朋友|同事")
 WHOLE_BODY = "身体"
 
 
@@ -154,7 +156,7 @@ class CaseBook:
             duration = rng.choice(self._general["durations"])
             opening = f"{opening}，{duration}" if rng.random() < 0.7 else f"{duration}，{opening}"
             answered.add("duration")
-        if not is_child and rng.random() < 0.1:
+        if not is_child and rng.random() < 0.1 and not _FOR_ANOTHER.search(opening):
             relative = rng.choice(self._general["relatives"])
             is_own = opening.startswith("我") and opening.count("我") == 1
             opening = relative + opening[1:] if is_own else f"替{relative}问一下，{opening}"

@@ -50,7 +50,7 @@ def _copy(folder: Path, change) -> Path:
     [
         (lambda entry: entry.pop("diet"), "keys must be"),
         (lambda entry: entry.update(population="cat"), "population"),
-        (lambda entry: entry["openings"].pop(), "10 different openings"),
+        (lambda entry: entry.update(openings=entry["openings"][:9]), "10 different openings"),
         (lambda entry: entry["asks"].__delitem__(slice(5, None)), "6 to 8 asks"),
         (lambda entry: entry["self_care"].append("多休息"), "5 self_care"),
         (lambda entry: entry.update(causes="是感冒引起的"), "causes must start"),
