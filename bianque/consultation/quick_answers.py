@@ -2,7 +2,7 @@
 
 Only questions whose answers are few and plain get some: since when (今天 / 几天 / 几周 / 更久), one thing or another
 (饭前疼 / 饭后疼), sex, and yes or no in the words of the question (有 / 没有, 是 / 不是, 疼 / 不疼). A question that
-wants a description (哪里疼, 怎么疼) gets none, and so does one about how long or how often something happens each time.
+wants a description (哪里疼, 怎么疼) gets none, nor does one about how long or how often something happens each time.
 """
 
 from __future__ import annotations
