@@ -1,32 +1,63 @@
-"""From a repo id or a folder to local files whose presence has been checked.
+"""From a repo id or a folder to local files that are complete and undamaged.
 
-Downloads are left to huggingface_hub: its cache, token, endpoint and offline switch all apply. Only weights,
-configuration and tokenizer files are asked for, never code.
+Files land in the cache of huggingface_hub, in its layout, with its token, endpoint and offline switch. Only weights,
+configuration and tokenizer files are fetched, never code. An interrupted download goes on where it ended, also in
+another process; each file is checked once by size and checksum.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from bianque.errors import SnapshotError
+from bianque.manager.download import fetch_commit, has_size
+from bianque.manager.hub import RetryPolicy, explain, list_files, reason_of, retrying, select_files
+from bianque.manager.hub_cache import COMMIT, RepoCache
+from bianque.manager.integrity import RemoteFile
+from bianque.manager.progress import Progress
 from bianque.manager.registry import Family
+from bianque.manager.transfer import Stopped
 from bianque.settings import ModelSource
 
 logger = logging.getLogger(__name__)
 
-ALLOWED_PATTERNS = ["*.json", "pytorch_model*.bin", "model*.safetensors", "spiece.model", "ice_text.model"]
 TOKENIZER_FILES: dict[Family, str] = {"t5": "spiece.model", "chatglm": "ice_text.model"}
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+RETRY = RetryPolicy()
+
+OnDisk = Literal["absent", "partial", "complete"]
 
 
-def resolve_snapshot(source: ModelSource) -> Path:
-    """Return the local folder of a model, downloading it when `source` names a Hub repo.
+def resolve_snapshot(
+    source: ModelSource,
+    *,
+    report: Callable[[Progress], None] | None = None,
+    cancelled: threading.Event | None = None,
+    family: Family | None = None,
+    policy: RetryPolicy = RETRY,
+) -> Path:
+    """Return the local folder of a model, downloading what is missing when `source` names a Hub repo.
+
+    A folder is returned as it is. Of a repo, the newest commit of the revision is taken; when the Hub does not answer,
+    a complete snapshot of an earlier time serves. A full commit hash that is complete needs no network at all.
+
+    Args:
+        source: a folder, or a repo id with a branch, tag or commit.
+        report: receives the progress, from other threads, one call at a time; it must return quickly.
+        cancelled: ends the download soon after it is set; what has arrived is kept for the next time.
+        family: if given, the repo's config.json is looked at before its weights are fetched.
+        policy: how often and how fast to repeat failed requests.
 
     Raises:
-        SnapshotError: when a path does not exist, or the Hub cannot give the repo.
+        SnapshotError: when a path does not exist, the repo or revision is not there or not readable, the disk is too
+            small, a file is damaged at its source, the architecture is another one, the Hub cannot be reached and
+            nothing is cached, or `cancelled` was set.
     """
     folder = Path(source.location).expanduser()
     if folder.is_dir():
@@ -34,14 +65,103 @@ def resolve_snapshot(source: ModelSource) -> Path:
     if not _is_repo_id(source.location):
         raise SnapshotError("snapshot_folder_missing", folder=folder)
 
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, IncompleteSnapshotError
+    import httpx2
 
+    cancelled = cancelled or threading.Event()
     try:
-        return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=ALLOWED_PATTERNS))
-    except (HfHubHTTPError, HFValidationError, IncompleteSnapshotError, OSError) as error:
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        raise SnapshotError("snapshot_not_cached", repo_id=source.location, reason=reason) from error
+        return _from_hub(source, report, cancelled, family, policy)
+    except (httpx2.HTTPError, OSError, ValueError, KeyError) as error:
+        if cancelled.is_set():
+            raise SnapshotError("snapshot_cancelled", repo_id=source.location) from error
+        raise explain(error, source) from error
+    except Stopped as error:
+        raise SnapshotError("snapshot_cancelled", repo_id=source.location) from error
+
+
+def _from_hub(
+    source: ModelSource,
+    report: Callable[[Progress], None] | None,
+    cancelled: threading.Event,
+    family: Family | None,
+    policy: RetryPolicy,
+) -> Path:
+    import httpx2
+
+    cache = RepoCache(source.location)
+    cached = _cached(cache, source.revision)
+    is_online = True
+    if cached is not None and COMMIT.fullmatch(source.revision or ""):
+        commit, files = cached
+    else:
+        # With a cached snapshot at hand nobody should wait for a Hub that does not answer.
+        patience = policy if cached is None else RetryPolicy(tries=1)
+        try:
+            commit, listed = retrying(lambda: list_files(source), source.location, patience, cancelled)
+            files = select_files(listed)
+        except (httpx2.HTTPError, OSError, ValueError, KeyError) as error:
+            if cached is None:
+                raise
+            reason = reason_of(error)
+            logger.warning("%s: no answer from the Hub (%s); the cached snapshot is used", source.location, reason)
+            commit, files = cached
+            is_online = False
+    if not files:
+        raise SnapshotError("snapshot_no_weights", repo_id=source.location)
+    fetch_commit(
+        cache,
+        source.location,
+        commit,
+        files,
+        report=report,
+        cancelled=cancelled,
+        policy=policy,
+        is_online=is_online,
+        inspect=None if family is None else lambda folder: _check_architecture(folder, family),
+    )
+    if is_online:
+        cache.point(source.revision, commit)
+    return cache.snapshot(commit)
+
+
+def _cached(cache: RepoCache, revision: str | None) -> tuple[str, list[RemoteFile]] | None:
+    """Return the commit and files of a snapshot whose files are all there, damaged or not."""
+    commit = cache.commit_of(revision)
+    listed = cache.listed(commit) if commit is not None else None
+    if commit is None or listed is None:
+        return None
+    folder = cache.snapshot(commit)
+    files = select_files(listed)
+    try:
+        names = [file.path for file in files] + _weight_names(folder)
+    except SnapshotError:
+        return None
+    return (commit, files) if files and all((folder / name).is_file() for name in names) else None
+
+
+def snapshot_on_disk(source: ModelSource) -> tuple[OnDisk, int]:
+    """Return how much of a model is on this disk, and its bytes; asks no network and reads no weights."""
+    folder = Path(source.location).expanduser()
+    if folder.is_dir():
+        try:
+            names = _weight_names(folder)
+        except SnapshotError:
+            names = []
+        is_complete = bool(names) and all((folder / name).is_file() for name in ("config.json", *names))
+        num_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+        return "complete" if is_complete else "partial" if num_bytes else "absent", num_bytes
+    if not _is_repo_id(source.location):
+        return "absent", 0
+    try:
+        cache = RepoCache(source.location)
+    except ValueError:
+        return "absent", 0
+    cached = _cached(cache, source.revision)
+    if cached is not None:
+        commit, files = cached
+        if all(has_size(cache.snapshot(commit) / file.path, file) for file in files):
+            return "complete", sum(file.size for file in files)
+    num_bytes = cache.num_bytes()
+    return "partial" if num_bytes else "absent", num_bytes
 
 
 def check_snapshot(folder: Path, family: Family) -> None:
@@ -50,22 +170,37 @@ def check_snapshot(folder: Path, family: Family) -> None:
     Raises:
         SnapshotError: naming the file that is missing or unreadable, or the architecture found instead.
     """
-    config = read_json(folder, "config.json")
-    model_type = config.get("model_type")
+    _check_architecture(folder, family)
+    _require(folder, TOKENIZER_FILES[family])
+    names = _weight_names(folder)
+    if not names:
+        raise SnapshotError("snapshot_file_missing", folder=folder, file=" / ".join((*WEIGHT_FILES, *INDEX_FILES)))
+    for name in names:
+        _require(folder, name)
+
+
+def _check_architecture(folder: Path, family: Family) -> None:
+    model_type = read_json(folder, "config.json").get("model_type")
     if model_type != family:
         raise SnapshotError("snapshot_wrong_architecture", folder=folder, expected=family, got=model_type)
-    _require(folder, TOKENIZER_FILES[family])
-    if any((folder / name).is_file() for name in WEIGHT_FILES):
-        return
+
+
+def _weight_names(folder: Path) -> list[str]:
+    """Return the weight files that the folder must have, there or not; empty if it has no weights.
+
+    Raises:
+        SnapshotError: if an index of shards cannot be read.
+    """
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return [name]
     for index_name in INDEX_FILES:
         if (folder / index_name).is_file():
             weight_map = read_json(folder, index_name).get("weight_map")
             if not isinstance(weight_map, dict):
                 raise SnapshotError("snapshot_config_invalid", folder=folder, file=index_name, reason="no weight_map")
-            for shard in sorted(set(weight_map.values())):
-                _require(folder, shard)
-            return
-    raise SnapshotError("snapshot_file_missing", folder=folder, file=" / ".join((*WEIGHT_FILES, *INDEX_FILES)))
+            return sorted(set(weight_map.values()))
+    return []
 
 
 def read_json(folder: Path, name: str) -> dict:

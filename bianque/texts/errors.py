@@ -10,6 +10,10 @@ ERRORS: dict[str, Text] = {
         "环境变量 {name} 应为{expected_zh}，现在是 {got!r}；请改正或删除它后重新启动。",
         "Environment variable {name} must be {expected_en}, but it is {got!r}; correct or unset it and start again.",
     ),
+    "setting_replaced": Text(
+        "环境变量 {name} 已不再使用；请删除它，改用 {other}，然后重新启动。",
+        "Environment variable {name} is no longer used; unset it, set {other} in its place and start again.",
+    ),
     "port_in_use": Text(
         "端口 {port} 已被占用；请关闭占用它的程序，或设置环境变量 GRADIO_SERVER_PORT 换一个端口。",
         "Port {port} is already in use; stop the program that uses it or choose another with GRADIO_SERVER_PORT.",
@@ -114,6 +118,11 @@ ERRORS: dict[str, Text] = {
         "权重文件 {file} 已损坏或不完整；请删除后重新下载。",
         "Weight file {file} is damaged or incomplete; delete it and download it again.",
     ),
+    "snapshot_tensor_invalid": Text(
+        "权重文件 {file} 中的 {name} 含有无效数值（NaN 或无穷大），无法量化；请重新下载，或换一个模型。",
+        "{name} in weight file {file} has numbers that are not finite and cannot be quantized; download the file again "
+        "or use another model.",
+    ),
     "snapshot_wrong_architecture": Text(
         "{folder} 的 config.json 应为 {expected} 架构，实际是 {got}；请换成对应的模型。",
         "config.json in {folder} should describe the {expected} architecture, but it says {got}; use a matching model.",
@@ -141,9 +150,129 @@ ERRORS: dict[str, Text] = {
         "无法从 Hub 取得 {repo_id}（{reason}）；请检查网络与名称，或用本地文件夹代替。",
         "{repo_id} could not be fetched from the Hub ({reason}); check the network and the name, or name a local folder.",
     ),
+    "snapshot_no_repo": Text(
+        "在 {endpoint} 上找不到模型仓库 {repo_id}，或它是私有的；请检查名称，私有仓库请设置环境变量 HF_TOKEN。",
+        "There is no model repo {repo_id} at {endpoint}, or it is private; check the name, and set HF_TOKEN for a "
+        "private one.",
+    ),
+    "snapshot_no_revision": Text(
+        "模型仓库 {repo_id} 没有版本 {revision}；请检查分支、标签或提交号。",
+        "Model repo {repo_id} has no revision {revision}; check the branch, tag or commit.",
+    ),
+    "snapshot_no_access": Text(
+        "{endpoint} 拒绝访问 {repo_id}；请在它的页面上接受使用条件，并把环境变量 HF_TOKEN 设为有读取权限的令牌。",
+        "{endpoint} refuses access to {repo_id}; accept its conditions on its page and set HF_TOKEN to a token that may "
+        "read it.",
+    ),
+    "snapshot_no_weights": Text(
+        "模型仓库 {repo_id} 里没有权重文件（model*.safetensors 或 pytorch_model*.bin）；请换一个仓库或版本。",
+        "Model repo {repo_id} has no weights (model*.safetensors or pytorch_model*.bin); name another repo or revision.",
+    ),
+    "snapshot_disk_full": Text(
+        "下载 {repo_id} 还需要 {needed} 磁盘空间，{folder} 所在磁盘只剩 {free}；请清理磁盘，或用 HF_HOME 换一个位置。",
+        "Fetching {repo_id} needs {needed} of disk space but {folder} has {free} free; make room, or choose another "
+        "place with HF_HOME.",
+    ),
+    "snapshot_disk_filled": Text(
+        "下载 {repo_id} 时磁盘写满了（{reason}）；请清理磁盘后再试，已下载的部分会保留。",
+        "The disk filled up while {repo_id} was fetched ({reason}); make room and try again, what has arrived is kept.",
+    ),
+    "snapshot_file_corrupt": Text(
+        "{repo_id} 的文件 {file} 两次下载后大小或校验值都不对；请稍后再试，或换一个镜像（HF_ENDPOINT）。",
+        "File {file} of {repo_id} arrived twice with a wrong size or checksum; try later or use another mirror "
+        "(HF_ENDPOINT).",
+    ),
+    "snapshot_cancelled": Text(
+        "已停止下载 {repo_id}；下次会从这里继续。",
+        "The download of {repo_id} was stopped; the next one goes on from here.",
+    ),
+    "download_name_unknown": Text(
+        "没有名为 {got} 的模型；请从 {expected} 中选择，或写 Hub 仓库名（所有者/名称）。",
+        "There is no model named {got}; choose one of {expected}, or name a repo of the Hub as owner/name.",
+    ),
+    "precision_impossible": Text(
+        "设备 {device} 不能以 {precision} 运行；请把 BIANQUE_PRECISION 设为 auto 或 {possible}。",
+        "Device {device} cannot run {precision}; set BIANQUE_PRECISION to auto or to {possible}.",
+    ),
+    "memory_too_small": Text(
+        "内存不够：即使用最低的精度、只服务一位访客，也需要 {needed} GB，可用 {free} GB；请换更大的机器，或设 BIANQUE_MODELS=demo。",
+        "Too little memory: the lowest precision and one visitor need {needed} GB, and {free} GB are free; use a larger "
+        "machine or set BIANQUE_MODELS=demo.",
+    ),
+    "host_memory_too_small": Text(
+        "把模型载入 GPU 需要约 {needed} GB 主内存，可用 {free} GB；请换主内存更大的机器，或设 BIANQUE_MODELS=demo。",
+        "Loading onto the GPU needs about {needed} GB of main memory, and {free} GB are free; use a machine with more, "
+        "or set BIANQUE_MODELS=demo.",
+    ),
+    "memory_ran_out": Text(
+        "载入 {name}（{precision}）时内存不足，也没有更低的精度可换；请减少 BIANQUE_NUM_SLOTS，或换更大的机器。",
+        "Memory ran out while {name} was loaded at {precision}, and there is no lower precision; lower "
+        "BIANQUE_NUM_SLOTS or use a larger machine.",
+    ),
+    "models_in_use": Text(
+        "其他模型一直在使用，没能腾出内存来载入 {name}；请稍后再试。",
+        "The other models stayed in use, so there was no room to load {name}; try again later.",
+    ),
+    "model_unknown": Text(
+        "没有名为 {name!r} 的模型；相近的有 {near}。也可以写 Hub 仓库名（作者/名称）或本地文件夹。",
+        "There is no model named {name!r}; near it are {near}. A Hub repo (owner/name) or a folder also serves.",
+    ),
+    "models_are_fixed": Text(
+        "ZeroGPU 上的模型在启动时已经固定，运行中不能更换；请修改设置后重新启动。",
+        "On ZeroGPU the models are fixed at the start and cannot be changed; change the settings and start again.",
+    ),
     "device_unavailable": Text(
         "要求使用设备 {got}，但这台机器上没有；请改用 {available}。",
         "Device {got} was asked for but this machine does not have it; use {available} instead.",
+    ),
+    # corpus and evaluation
+    "package_missing": Text(
+        "没有安装 {name}；请运行 pip install '.[{group}]'。",
+        "{name} is not installed; run pip install '.[{group}]'.",
+    ),
+    "corpus_file_missing": Text(
+        "找不到 {file}；请检查路径。",
+        "There is no {file}; check the path.",
+    ),
+    "corpus_file_not_text": Text(
+        "{file} 不是文本文件；请另存为 UTF-8 或 GB18030 的 CSV / JSON。",
+        "{file} is not a text file; save it as CSV or JSON in UTF-8 or GB18030.",
+    ),
+    "corpus_nothing_to_read": Text(
+        "{file} 里没有可读的文件（{expected}）；请检查路径。",
+        "{file} has no file to read ({expected}); check the path.",
+    ),
+    "corpus_archive_damaged": Text(
+        "压缩包 {file} 无法打开（{reason}）；请重新下载。",
+        "The archive {file} cannot be opened ({reason}); download it again.",
+    ),
+    "corpus_columns_missing": Text(
+        "{file} 的表头应有这些列：{expected}；实际是：{got}。请改正表头后重试。",
+        "The header of {file} must have the columns {expected}, but it has {got}; correct the header and try again.",
+    ),
+    "corpus_part_missing": Text(
+        "{source} 缺少 {part}；请给出包含它的文件夹。",
+        "{source} lacks {part}; name the folder that holds it.",
+    ),
+    "corpus_source_unknown": Text(
+        "没有名为 {got!r} 的语料；请从 {expected} 中选择。",
+        "There is no set named {got!r}; choose one of {expected}.",
+    ),
+    "corpus_nothing_readable": Text(
+        "{file} 没有一条记录能按 {source} 读取（第一处：{reason}）；它是否属于另一个语料？",
+        "Not one record of {file} can be read as {source} (the first: {reason}); does it belong to another set?",
+    ),
+    "tokenizer_missing": Text(
+        "{folder} 里没有分词器（spiece.model 或 ice_text.model）；请给出模型文件夹。",
+        "{folder} has no tokenizer (spiece.model or ice_text.model); name a model's folder.",
+    ),
+    "data_line_invalid": Text(
+        "{file} 第 {line} 行无法读取（{reason}）；请改正或删除这一行。",
+        "Line {line} of {file} cannot be read ({reason}); correct or delete it.",
+    ),
+    "output_exists": Text(
+        "{folder} 已经存在且不为空；请换一个位置，或加上 --overwrite。",
+        "{folder} exists and is not empty; choose another place, or add --overwrite.",
     ),
     # demonstration models
     "knowledge_invalid": Text(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bianque.errors import SnapshotError
-from bianque.manager.snapshot import ALLOWED_PATTERNS, check_snapshot, resolve_snapshot
+from bianque.manager.snapshot import check_snapshot, resolve_snapshot, snapshot_on_disk
 from bianque.settings import ModelSource
 
 
@@ -75,30 +75,15 @@ def test_a_local_folder_is_taken_as_it_is(folder):
     assert resolve_snapshot(ModelSource(str(folder))) == folder
 
 
-def test_code_is_never_fetched(monkeypatch, folder):
-    import huggingface_hub
-
-    asked = {}
-
-    def snapshot_download(repo_id, **options):
-        asked.update(options, repo_id=repo_id)
-        return str(folder)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert resolve_snapshot(ModelSource("owner/model", "abc")) == folder
-    assert (asked["repo_id"], asked["revision"]) == ("owner/model", "abc")
-    assert asked["allow_patterns"] == ALLOWED_PATTERNS
-    assert not any(pattern.endswith((".py", "*")) for pattern in ALLOWED_PATTERNS)
+def test_a_local_folder_is_judged_by_its_weights(folder):
+    source = ModelSource(str(folder))
+    num_bytes = sum(path.stat().st_size for path in folder.iterdir())
+    assert snapshot_on_disk(source) == ("complete", num_bytes)
+    (folder / "pytorch_model-00001-of-00002.bin").unlink()
+    assert snapshot_on_disk(source)[0] == "partial"
+    (folder / "pytorch_model.bin.index.json").write_text("{", encoding="utf-8")
+    assert snapshot_on_disk(source)[0] == "partial"
 
 
-def test_a_repo_the_hub_cannot_give_is_named(monkeypatch):
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def snapshot_download(*_, **__):
-        raise LocalEntryNotFoundError("no connection")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    with pytest.raises(SnapshotError) as caught:
-        resolve_snapshot(ModelSource("owner/model"))
-    assert caught.value.key == "snapshot_not_cached" and "owner/model" in str(caught.value)
+def test_an_empty_folder_holds_no_model(tmp_path):
+    assert snapshot_on_disk(ModelSource(str(tmp_path))) == ("absent", 0)
