@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bianque.errors import SnapshotError
-from bianque.manager.hub_cache import DEFAULT_REVISION
-from bianque.manager.integrity import RemoteFile
+from bianque.manager.hub_cache import COMMIT, DEFAULT_REVISION
+from bianque.manager.integrity import DIGEST, RemoteFile
 from bianque.settings import ModelSource
 
 logger = logging.getLogger(__name__)
@@ -51,12 +51,15 @@ class RetryPolicy:
 
     Attributes:
         tries: requests in a row without a new byte before giving up, at least 1.
+        connect_tries: the same for the first question to a Hub to which no connection comes up: without a network
+            nobody should wait long for the demonstration models.
         first_wait_seconds: after the first failure; doubles each time.
         longest_wait_seconds: limit of the doubling.
         longest_asked_seconds: limit of what a server may ask for with `Retry-After`; the Hub's window is 300 s.
     """
 
     tries: int = 6
+    connect_tries: int = 3
     first_wait_seconds: float = 1.0
     longest_wait_seconds: float = 30.0
     longest_asked_seconds: float = 300.0
@@ -75,17 +78,19 @@ def retrying(call: Callable[[], _T], what: str, policy: RetryPolicy, stop: threa
     Raises:
         Exception: the last error of `call`.
     """
-    for num_failures in range(1, policy.tries + 1):
+    import httpx2
+
+    num_failures = 0
+    while True:
         try:
             return call()
         except Exception as error:
-            if (
-                num_failures == policy.tries
-                or not is_transient(error)
-                or not pause(what, num_failures, error, policy, stop)
-            ):
+            num_failures += 1
+            tries = min(policy.tries, policy.connect_tries if isinstance(error, httpx2.ConnectError) else policy.tries)
+            if num_failures >= tries or not is_transient(error):
                 raise
-    raise AssertionError("a policy has at least one try")
+            if not pause(what, num_failures, error, policy, stop):
+                raise
 
 
 def pause(what: str, num_failures: int, error: Exception, policy: RetryPolicy, stop: threading.Event) -> bool:
@@ -102,6 +107,9 @@ def is_transient(error: Exception) -> bool:
     status = status_of(error)
     if status is not None:
         return status in TRANSIENT_STATUS
+    if isinstance(error, RuntimeError):
+        # huggingface_hub closes the client that all threads share when one of them cannot connect.
+        return "closed" in str(error)
     return isinstance(error, httpx2.TransportError) and not isinstance(
         error, (httpx2.ProxyError, httpx2.UnsupportedProtocol)
     )
@@ -142,6 +150,7 @@ def list_files(source: ModelSource) -> tuple[str, list[RemoteFile]]:
 
     Raises:
         HfHubHTTPError, httpx2.TransportError, OfflineModeIsEnabled: as huggingface_hub raises them.
+        ValueError: if the answer is not one of a Hub.
     """
     from huggingface_hub import HfApi, constants
 
@@ -155,8 +164,11 @@ def list_files(source: ModelSource) -> tuple[str, list[RemoteFile]]:
     for sibling in info.siblings or []:
         large = sibling.lfs
         size, digest = (large.size, large.sha256) if large is not None else (sibling.size, sibling.blob_id)
-        if size is not None and digest:
-            files.append(RemoteFile(sibling.rfilename, size, digest))
+        # Digests and commits become names of files here, so only what has their form is taken.
+        if size is not None and DIGEST.fullmatch(digest or ""):
+            files.append(RemoteFile(sibling.rfilename, size, str(digest)))
+    if not COMMIT.fullmatch(info.sha or ""):
+        raise ValueError(f"the answer of {constants.ENDPOINT} names no commit")
     return str(info.sha), files
 
 

@@ -42,8 +42,9 @@ class Fault:
     Attributes:
         path: part of the path; `/resolve/` and `/cdn/` tell files from the API.
         times: requests it applies to.
-        status: answer with this status and `headers` and nothing else.
+        status: answer with this status, `headers` and `body` and nothing else.
         headers: added to that answer.
+        body: of that answer.
         drop_after: close the connection after so many bytes of the body.
         send_only: say and send only so many bytes, as a mirror with a cut file does.
         send_more: append so many bytes.
@@ -58,6 +59,7 @@ class Fault:
     times: int = 1
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
     drop_after: int | None = None
     send_only: int | None = None
     send_more: int = 0
@@ -165,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
         elif self._fault.status:
-            self._end(self._fault.status, self._fault.headers, b"", with_body)
+            self._end(self._fault.status, self._fault.headers, self._fault.body, with_body)
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|xet-read-token)/(.+))?", path):
             self._api(match[1], match[2] or "revision", match[3] or "main", with_body)
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from bianque.errors import SnapshotError
-from bianque.manager.hub import RetryPolicy
+from bianque.manager.hub import RetryPolicy, retrying
 from bianque.manager.hub_cache import RepoCache
 from bianque.manager.snapshot import resolve_snapshot, snapshot_on_disk
 from bianque.settings import ModelSource
@@ -374,6 +374,28 @@ def test_the_wait_is_what_the_server_asks_for_or_doubles(headers, seconds):
     error.response = SimpleNamespace(status_code=429, headers=headers)
     assert RetryPolicy(first_wait_seconds=1).wait_seconds(3, error) == seconds
     assert RetryPolicy(first_wait_seconds=1, longest_wait_seconds=5).wait_seconds(9, OSError()) == 5
+
+
+def test_without_a_connection_nobody_waits_long():
+    import httpx2
+
+    calls = []
+
+    def call():
+        calls.append(None)
+        raise httpx2.ConnectError("no route")
+
+    with pytest.raises(httpx2.ConnectError):
+        retrying(call, "owner/model", RetryPolicy(first_wait_seconds=0.001), threading.Event())
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("body", [b"<html>sign in</html>", b'{"id": "x", "sha": "../../etc", "siblings": []}'])
+def test_an_answer_that_is_not_from_a_hub(hub, body):
+    hub.fail("/api/models", status=200, body=body)
+    error = refused()
+    assert error.key == "snapshot_not_cached"
+    assert not hub.bodies()
 
 
 # progress and cancelling
