@@ -7,7 +7,8 @@
     ├── ModelUnavailableError  the model is still loading, or could not be loaded
     ├── QueueFullError      the engine takes no more requests for now
     ├── GenerationError     one request failed while the model computed it
-    └── KnowledgeError      a knowledge file of the demonstration models is not valid
+    ├── KnowledgeError      a knowledge file of the demonstration models is not valid
+    └── DataError           a file of a corpus or an evaluation is not what it should be
 
 Every error names an entry of the translation table (`bianque.texts.errors`) and carries its parameters. `str(error)`
 is the English sentence, for logs and the command line; `error.text("zh")` is the same for the page.
@@ -63,3 +64,7 @@ class GenerationError(BianQueError):
 
 class KnowledgeError(BianQueError):
     """A knowledge file of the demonstration models is not valid."""
+
+
+class DataError(BianQueError):
+    """A file of a corpus or an evaluation is missing, or is not what it should be."""

@@ -30,7 +30,9 @@ ALLOWED = {
     "consultation": BELOW_CONSULTATION,
     "minis": BELOW_CONSULTATION | {"consultation"},
     "ui": BELOW_CONSULTATION | {"consultation"},
-    "cli": BELOW_CONSULTATION | {"consultation", "minis", "ui"},
+    "corpus": LEAVES | {"consultation"},
+    "evaluation": BELOW_CONSULTATION | {"consultation", "corpus", "minis"},
+    "cli": BELOW_CONSULTATION | {"consultation", "corpus", "evaluation", "minis", "ui"},
     "__main__": {"cli"},
 }
 

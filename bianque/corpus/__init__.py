@@ -1,0 +1,1 @@
+"""From published consultation sets to dialogues, and from dialogues to training samples."""

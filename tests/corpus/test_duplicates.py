@@ -1,0 +1,58 @@
+"""Exact and near duplicates are found, whatever their marks; different dialogues stay."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from bianque.consultation.messages import Message, Role
+from bianque.corpus.duplicates import DuplicateFinder
+from bianque.corpus.records import Dialogue
+
+
+@pytest.fixture
+def finder(tmp_path):
+    with DuplicateFinder(tmp_path / "seen") as finder:
+        yield finder
+
+
+def dialogue(text: str) -> Dialogue:
+    return Dialogue("user", "1", (Message(Role.USER, text), Message(Role.ASSISTANT, "好的")))
+
+
+def letters(seed: int, length: int = 300) -> str:
+    rng = random.Random(seed)
+    return "".join(chr(rng.randrange(0x4E00, 0x9FA5)) for _ in range(length))
+
+
+def test_the_same_letters_are_an_exact_duplicate(finder):
+    assert finder.check(dialogue("咳嗽3天，有痰。")) is None
+    assert finder.check(dialogue("咳嗽 ３ 天有痰！")) == "exact_duplicates"
+    assert finder.check(dialogue("咳嗽4天，有痰。")) is None
+
+
+def test_a_few_changed_letters_are_a_near_duplicate(finder):
+    text = letters(1)
+    assert finder.check(dialogue(text)) is None
+    assert finder.check(dialogue(text[:150] + "改" + text[151:])) == "near_duplicates"
+    assert finder.check(dialogue(text[:150] + letters(2, 150))) is None  # half is another text
+
+
+def test_many_different_dialogues_all_stay_and_their_copies_all_go(finder):
+    # 300 letters drawn from 20,000: two texts share no shingle; a copy with one letter changed shares 97 % of them.
+    texts = [letters(seed) for seed in range(200)]
+    assert [finder.check(dialogue(text)) for text in texts] == [None] * 200
+    changed = [text[:100] + "改" + text[101:] for text in texts]
+    assert [finder.check(dialogue(text)) for text in changed] == ["near_duplicates"] * 200
+
+
+def test_each_kind_can_be_left_out(tmp_path):
+    text = letters(3)
+    with DuplicateFinder(tmp_path / "near", ("near_duplicates",)) as finder:
+        assert [finder.check(dialogue(text)) for _ in range(2)] == [None, "near_duplicates"]
+    with DuplicateFinder(tmp_path / "exact", ("exact_duplicates",)) as finder:
+        assert finder.check(dialogue(text)) is None
+        assert finder.check(dialogue(text[:-1])) is None
+    with DuplicateFinder(tmp_path / "none", ()) as finder:
+        assert [finder.check(dialogue(text)) for _ in range(2)] == [None, None]
