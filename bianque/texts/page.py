@@ -28,6 +28,24 @@ PAGE: dict[str, Text] = {
     "reply_stopped": Text("已停止", "stopped"),
     "reply_cut": Text("已到长度上限", "length limit reached"),
     "reply_trimmed": Text("对话较长，最早 {count} 轮未参与本次回答", "the oldest {count} turns were left out"),
+    "reply_dose": Text("含剂量，请勿照做，用药请问医生", "names a dose: do not follow it, ask a doctor"),
+    "older_button": Text("显示更早的消息", "Show older messages"),
+    # the doctor's way of asking
+    "asking_number": Text("第 {number} 问", "question {number}"),
+    "asking_limit_line": Text("最多 {limit} 问", "at most {limit}"),
+    "advise_button": Text("请直接给建议", "Advise me now"),
+    "summary_label": Text("就诊小结：您说过的话", "Summary for your doctor: what you said"),
+    "summary_hint": Text("可以修改、复制，看医生时带上", "Correct it, copy it, take it to a doctor"),
+    "summary_complaint": Text("主诉", "Complaint"),
+    "summary_duration": Text("多久", "Since when"),
+    "summary_accompanying": Text("伴随", "Also"),
+    "summary_history": Text("既往", "History"),
+    "summary_medication": Text("用药", "Medicines"),
+    "summary_other": Text("其他", "Other"),
+    "summary_origin": Text(
+        "（由程序从本人的话中摘录，未经医生核对）",
+        "(Taken by a program from the visitor's own words; no doctor has checked it.)",
+    ),
     # which models answer
     "status_loading": Text("模型载入中", "Models are loading"),
     "status_demonstration": Text("演示小模型正在回答", "Small demonstration models answer"),
@@ -49,6 +67,16 @@ PAGE: dict[str, Text] = {
     "top_p_label": Text("核采样 top_p", "Top-p"),
     "top_p_hint": Text("只从累计概率达到此值的词中选", "Choose only among words that make up this probability"),
     "max_new_tokens_label": Text("回复最大长度（token）", "Longest reply (tokens)"),
+    "max_new_tokens_hint": Text(
+        "写到这么长就停，一个 token 约一个字", "The reply ends there; a token is about one character"
+    ),
+    "asking_limit_label": Text("最多追问几次", "Most questions"),
+    "asking_limit_hint": Text("联合模式问够这么多次就给建议；0 为不追问", "Joint mode then advises; 0 never asks"),
+    "greedy_label": Text("贪心解码", "Greedy decoding"),
+    "greedy_hint": Text(
+        "每次取最可能的词，相同输入得到相同回复", "Always the likeliest word: equal input, equal reply"
+    ),
+    "reset_button": Text("恢复本模式的默认值", "Back to this mode's defaults"),
     "seed_label": Text("随机种子（可空）", "Seed (optional)"),
     "seed_placeholder": Text("每次随机", "random each time"),
     "seed_hint": Text("填写后，相同输入得到相同回复", "With a seed, equal input gives equal replies"),

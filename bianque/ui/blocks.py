@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.events import api
 
-from bianque.consultation.messages import MAX_NEW_TOKENS_RANGE, TEMPERATURE_RANGE, TOP_P_RANGE, Mode
+from bianque.consultation.messages import (
+    ASKING_LIMIT_RANGE,
+    MAX_NEW_TOKENS_RANGE,
+    TEMPERATURE_RANGE,
+    TOP_P_RANGE,
+    Mode,
+)
 from bianque.texts import text
+from bianque.ui.api import make_chat
+from bianque.ui.guidance import Guidance
 from bianque.ui.handlers import LOAD_POLL_SECONDS, Handlers
 from bianque.ui.history import Limits
 from bianque.ui.launch import translations
@@ -29,7 +37,8 @@ EXAMPLES = (
 
 def build_demo(service: ConsultationService, limits: Limits | None = None) -> gr.Blocks:
     """Return the page over `service`; give it to `queue(**queue_options())` and `launch(**launch_options())`."""
-    handlers = Handlers(service, limits or Limits())
+    limits = limits or Limits()
+    handlers = Handlers(service, limits)
     i18n = translations()
     with gr.Blocks(title=text("page_title", "zh"), fill_width=True, analytics_enabled=False) as demo:
         with gr.Row(elem_id="columns"):
@@ -38,8 +47,9 @@ def build_demo(service: ConsultationService, limits: Limits | None = None) -> gr
             with gr.Column(scale=1, min_width=280, elem_id="side"):
                 choices = _choices(i18n, service)
                 gr.HTML(i18n("footer"), elem_id="foot", padding=False)
-        _connect(demo, handlers, parts, choices)
-        api(handlers.chat, api_name="chat", concurrency_limit=None)
+        _connect(demo, handlers, Guidance(limits), parts, choices)
+        chat = make_chat(handlers.updates, service.default_options, limits)
+        api(chat, api_name="chat", concurrency_limit=None)
     # Without this, gradio puts the platform's own header into a page opened directly, with requests to other hosts.
     demo.space_id = None
     return demo
@@ -48,6 +58,8 @@ def build_demo(service: ConsultationService, limits: Limits | None = None) -> gr
 def _conversation(i18n: gr.I18n) -> dict[str, Any]:
     gr.HTML(i18n("header"), elem_id="head", padding=False)
     parts: dict[str, Any] = {"banner": gr.HTML(elem_id="status", padding=False)}
+    parts["show_older"] = gr.Button(i18n("older_button"), visible=False, size="sm", elem_id="older")
+    parts["older"] = gr.JSON([], visible=False)
     parts["chatbot"] = gr.Chatbot(
         label=i18n("chat_label"),
         show_label=False,
@@ -62,9 +74,17 @@ def _conversation(i18n: gr.I18n) -> dict[str, Any]:
         allow_tags=False,
         latex_delimiters=[],
         group_consecutive_messages=False,
-        feedback_options=None,
+        feedback_options=["Like", "Dislike"],
     )
     parts["emergency"] = gr.HTML(visible=False, elem_id="emergency", padding=False)
+    with gr.Row(visible=False, elem_id="asking") as parts["asking"]:
+        parts["progress"] = gr.HTML(padding=False)
+        parts["advise"] = gr.Button(i18n("advise_button"), size="sm", min_width=0, elem_id="advise")
+    with gr.Accordion(i18n("summary_label"), open=False, visible=False, elem_id="summary") as parts["summary"]:
+        parts["summary_text"] = gr.Textbox(
+            label=i18n("summary_hint"), lines=3, max_lines=8, buttons=["copy"], elem_id="summary-text"
+        )
+    parts["corrected"] = gr.State(False)
     with gr.Row(elem_id="examples"):
         parts["examples"] = [gr.Button(example, size="sm", min_width=0) for example in EXAMPLES]
     parts["message"] = gr.Textbox(
@@ -105,48 +125,81 @@ def _choices(i18n: gr.I18n, service: ConsultationService) -> dict[str, Any]:
             info=i18n("temperature_hint"),
         )
         choices["max_new_tokens"] = gr.Slider(
-            *MAX_NEW_TOKENS_RANGE, value=defaults.max_new_tokens, step=16, label=i18n("max_new_tokens_label")
+            *MAX_NEW_TOKENS_RANGE,
+            value=defaults.max_new_tokens,
+            step=16,
+            label=i18n("max_new_tokens_label"),
+            info=i18n("max_new_tokens_hint"),
         )
+        choices["asking_limit"] = gr.Slider(
+            *ASKING_LIMIT_RANGE,
+            value=defaults.asking_limit,
+            step=1,
+            label=i18n("asking_limit_label"),
+            info=i18n("asking_limit_hint"),
+        )
+        choices["greedy"] = gr.Checkbox(False, label=i18n("greedy_label"), info=i18n("greedy_hint"))
         # A number box shows an empty seed as 0, which is a seed.
         choices["seed"] = gr.Textbox(
             label=i18n("seed_label"), info=i18n("seed_hint"), placeholder=i18n("seed_placeholder"), max_lines=1
         )
+        choices["reset"] = gr.Button(i18n("reset_button"), size="sm", elem_id="reset")
     return choices
 
 
-def _connect(demo: gr.Blocks, handlers: Handlers, parts: dict[str, Any], choices: dict[str, Any]) -> None:
-    chatbot, message, returned = parts["chatbot"], parts["message"], parts["returned"]
-    outputs = [chatbot, message, parts["emergency"], returned]
-    options = [choices[name] for name in ("mode", "top_p", "temperature", "max_new_tokens", "seed")]
-    # Values go to the handlers as they came: their own checks have a sentence for each fault.
-    streamed: dict[str, Any] = {
-        "preprocess": False,
-        "concurrency_limit": None,
-        "api_visibility": "private",
-        "show_progress": "minimal",
-    }
-    instant: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+# In the order of `options.read_options`.
+OPTIONS = ("mode", "top_p", "temperature", "max_new_tokens", "seed", "greedy", "asking_limit")
+# What a mode has its own defaults for.
+DEFAULTS = ("top_p", "temperature", "max_new_tokens")
+INSTANT: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+# Values go to the handlers as they came: their own checks have a sentence for each fault.
+STREAMED: dict[str, Any] = {
+    "preprocess": False,
+    "concurrency_limit": None,
+    "api_visibility": "private",
+    "show_progress": "minimal",
+}
 
+
+def _connect(
+    demo: gr.Blocks, handlers: Handlers, guidance: Guidance, parts: dict[str, Any], choices: dict[str, Any]
+) -> None:
+    raw = {**INSTANT, "preprocess": False}
+    chatbot, message, returned, older = parts["chatbot"], parts["message"], parts["returned"], parts["older"]
+    outputs = [chatbot, message, parts["emergency"], returned, older]
+    options = [choices[name] for name in OPTIONS]
+    conversation = [older, chatbot, *options]
     running = [
-        message.submit(handlers.send, [message, chatbot, *options], outputs, **streamed),
-        chatbot.retry(handlers.retry, [chatbot, *options], outputs, **streamed),
-        chatbot.edit(handlers.edit, [chatbot, *options], outputs, **streamed),
-        *(
-            button.click(handlers.send, [button, chatbot, *options], outputs, **streamed)
-            for button in parts["examples"]
-        ),
+        message.submit(handlers.send, [message, *conversation], outputs, **STREAMED),
+        parts["advise"].click(handlers.advise_now, [message, *conversation], outputs, **STREAMED),
+        chatbot.retry(handlers.retry, conversation, outputs, **STREAMED),
+        chatbot.edit(handlers.edit, conversation, outputs, **STREAMED),
+        *(button.click(handlers.send, [button, *conversation], outputs, **STREAMED) for button in parts["examples"]),
     ]
-    for event in running:
-        event.then(handlers.give_back, [returned, message], [message, returned], **instant)
-    chatbot.undo(handlers.undo, [chatbot, message], outputs, preprocess=False, **instant)
-    chatbot.clear(handlers.clear, choices["mode"], outputs, preprocess=False, **instant)
-    message.stop(handlers.stop, **instant)
+    changed = [
+        *(event.then(handlers.give_back, [returned, message], [message, returned], **INSTANT) for event in running),
+        chatbot.undo(handlers.undo, [older, chatbot, message], outputs, **raw),
+        chatbot.clear(handlers.clear, choices["mode"], outputs, **raw).then(
+            lambda: False, None, parts["corrected"], **INSTANT
+        ),
+        parts["show_older"].click(handlers.show_older, [older, chatbot], outputs, **raw),
+    ]
+    message.stop(handlers.stop, **INSTANT)
+    chatbot.option_select(handlers.take_answer, message, message, **raw)
+    chatbot.like(handlers.feedback, **raw)
 
-    sliders = [choices[name] for name in ("top_p", "temperature", "max_new_tokens")]
-    polled = [parts["banner"], parts["timer"], *sliders]
-    demo.load(handlers.load, choices["mode"], [chatbot, *polled], preprocess=False, **instant)
-    parts["timer"].tick(handlers.poll, choices["mode"], polled, preprocess=False, **instant)
-    choices["mode"].change(
-        handlers.choose_mode, [choices["mode"], chatbot], [chatbot, *sliders], preprocess=False, **instant
+    polled = [parts["banner"], parts["timer"], *(choices[name] for name in DEFAULTS)]
+    changed.append(demo.load(handlers.load, choices["mode"], [chatbot, *polled], **raw))
+    parts["timer"].tick(handlers.poll, choices["mode"], polled, **raw)
+    sliders = [choices[name] for name in DEFAULTS]
+    changed.append(
+        choices["mode"].change(handlers.choose_mode, [choices["mode"], chatbot], [chatbot, *sliders], **raw)
     )
+    reset = [*sliders, choices["seed"], choices["greedy"], choices["asking_limit"]]
+    choices["reset"].click(handlers.reset, choices["mode"], reset, **raw)
     demo.unload(handlers.stop)
+
+    parts["summary_text"].input(lambda: True, None, parts["corrected"], **INSTANT)
+    around = [parts[name] for name in ("asking", "progress", "advise", "summary", "summary_text", "show_older")]
+    for event in changed:
+        event.then(guidance.settle, [parts["corrected"], *conversation], around, **raw)

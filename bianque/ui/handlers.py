@@ -1,7 +1,8 @@
-"""What the page's events and the API do: history in, history out.
+"""What the page's events do: history in, history out.
 
-Nothing of a visitor is kept here: the conversation travels with each event. Errors become notices, never messages, and
-the visitor's text goes back into the box. All generators are synchronous, because ZeroGPU runs no others.
+Nothing of a visitor is kept here: the conversation travels with each event, its oldest messages beside those shown.
+Errors become notices, never messages, and the visitor's text goes back into the box. All generators are synchronous,
+because ZeroGPU runs no others. `choices` are the page's inputs in the order of `options.read_options`.
 """
 
 from __future__ import annotations
@@ -10,20 +11,32 @@ import logging
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
 from bianque.consultation.messages import Author, Message, ReplyOptions, ReplyUpdate, Role
+from bianque.consultation.summary import ADVISE_NOW
 from bianque.errors import BianQueError, GenerationError, InputError
-from bianque.texts import Language, text
+from bianque.texts import text
 from bianque.ui import fragments
-from bianque.ui.history import Entry, Limits, clean_message, read_history, strip_controls, write_history
+from bianque.ui.asking import number_of_questions, reply_note
+from bianque.ui.history import Entry, Limits, join_histories, read_history, say, strip_controls, write_history
 from bianque.ui.language import language_of
 from bianque.ui.options import read_mode, read_options
 from bianque.ui.running import RunningReplies
 from bianque.ui.throttle import throttle
+from bianque.ui.updates import (
+    PageUpdate,
+    emergency_box,
+    idle_box,
+    refuse,
+    running_box,
+    show,
+    show_emergency,
+    warn,
+)
 
 if TYPE_CHECKING:
     from bianque.consultation.service import ConsultationService
@@ -31,15 +44,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOAD_POLL_SECONDS = 1.0
-
-
-class PageUpdate(NamedTuple):
-    """Values for the outputs of every conversation event; the default leaves a component as it is."""
-
-    chatbot: Any = gr.skip()
-    message: Any = gr.skip()
-    emergency: Any = gr.skip()
-    returned: Any = None
 
 
 class Handlers:
@@ -53,83 +57,74 @@ class Handlers:
     # ------------------------------------------------------------------ conversation
 
     def send(
-        self,
-        message: object,
-        history: object,
-        mode: object,
-        top_p: object,
-        temperature: object,
-        max_new_tokens: object,
-        seed: object,
-        request: gr.Request,
+        self, request: gr.Request, message: object, older: object, history: object, *choices: object
     ) -> Iterator[PageUpdate]:
         """Add the visitor's message and stream the reply."""
         try:
-            entries = read_history(history, self._limits)
-            options = read_options(mode, top_p, temperature, max_new_tokens, seed)
-            entry = _say(message, self._limits)
+            entries = self._read(older, history)
+            options = read_options(*choices)
+            entry = say(message, self._limits)
         except InputError as error:
-            yield _refuse(error, language_of(request))
+            yield refuse(error, language_of(request))
             return
         yield from self._answer([*entries, entry], options, request, before=entries, typed=entry.message.text)
 
-    def retry(
-        self,
-        history: object,
-        mode: object,
-        top_p: object,
-        temperature: object,
-        max_new_tokens: object,
-        seed: object,
-        request: gr.Request,
+    def advise_now(
+        self, request: gr.Request, typed: object, older: object, history: object, *choices: object
     ) -> Iterator[PageUpdate]:
+        """End the asking: send what is typed, with the request for advice after it."""
+        words = f"{typed.strip()}\n{ADVISE_NOW}" if isinstance(typed, str) and typed.strip() else ADVISE_NOW
+        yield from self.send(request, words, older, history, *choices)
+
+    def retry(self, request: gr.Request, older: object, history: object, *choices: object) -> Iterator[PageUpdate]:
         """Replace the last reply."""
         try:
-            before = read_history(history, self._limits)
-            options = read_options(mode, top_p, temperature, max_new_tokens, seed)
+            before = self._read(older, history)
+            options = read_options(*choices)
             entries = before[: _last_user_index(before) + 1]
         except InputError as error:
-            yield _refuse(error, language_of(request))
+            yield refuse(error, language_of(request))
             return
         yield from self._answer(entries, options, request, before=before)
 
     def edit(
-        self,
-        history: object,
-        mode: object,
-        top_p: object,
-        temperature: object,
-        max_new_tokens: object,
-        seed: object,
-        request: gr.Request,
-        change: gr.EditData,
+        self, request: gr.Request, change: gr.EditData, older: object, history: object, *choices: object
     ) -> Iterator[PageUpdate]:
         """Replace an earlier message of the visitor, drop what followed, and answer anew."""
         before: list[Entry] = []
         try:
-            before = read_history(history, self._limits)
-            index = _user_index(before, change.index)
+            before = self._read(older, history)
+            index = _user_index(before, change.index, offset=len(older) if isinstance(older, list) else 0)
             # The browser has already put the new text into its own copy.
             before[index] = Entry(Message(Role.USER, strip_controls(str(change.previous_value))))
-            options = read_options(mode, top_p, temperature, max_new_tokens, seed)
-            entry = _say(change.value, self._limits)
+            options = read_options(*choices)
+            entry = say(change.value, self._limits)
         except InputError as error:
-            yield _refuse(error, language_of(request), before or None)
+            yield refuse(error, language_of(request), before or None)
             return
         yield from self._answer([*before[:index], entry], options, request, before=before)
 
-    def undo(self, history: object, typed: object, request: gr.Request) -> PageUpdate:
+    def undo(self, request: gr.Request, older: object, history: object, typed: object) -> PageUpdate:
         """Remove the last turn and put its text back into the box, before anything typed since."""
         language = language_of(request)
         try:
-            entries = read_history(history, self._limits)
+            entries = self._read(older, history)
             index = _last_user_index(entries)
         except InputError as error:
-            return _refuse(error, language)
+            return refuse(error, language)
         message = merge_texts(entries[index].message.text, typed)
-        return PageUpdate(write_history(entries[:index]), _idle_box(language, value=message), _no_emergency())
+        return show(
+            entries[:index], message=idle_box(language, value=message), emergency=emergency_box(None, language)
+        )
 
-    def clear(self, mode: object, request: gr.Request) -> PageUpdate:
+    def show_older(self, request: gr.Request, older: object, history: object) -> PageUpdate:
+        """Show the messages that were put aside; the next reply puts them aside again."""
+        try:
+            return PageUpdate(chatbot=write_history(self._read(older, history)), older=[])
+        except InputError as error:
+            return refuse(error, language_of(request))
+
+    def clear(self, request: gr.Request, mode: object) -> PageUpdate:
         """End a running reply and begin again with the greeting."""
         self._replies.mark_cleared(request.session_hash or "")
         self.stop(request)
@@ -139,6 +134,18 @@ class Handlers:
         """End the visitor's replies before the next token; the running event then shows what was written."""
         if request.session_hash:
             self._service.cancel(request.session_hash)
+
+    def take_answer(self, typed: object, chosen: gr.SelectData) -> str:
+        """Put a quick answer into the box, after what is typed there, to be edited and sent."""
+        answer = strip_controls(str(chosen.value))
+        return f"{typed.rstrip()}，{answer}" if isinstance(typed, str) and typed.strip() else answer
+
+    def feedback(self, vote: gr.LikeData) -> None:
+        """Count a thumb up or down; of the reply nothing is kept."""
+        logger.info("feedback: %s", "up" if vote.liked is True else "down" if vote.liked is False else "withdrawn")
+
+    def _read(self, older: object, history: object) -> list[Entry]:
+        return read_history(join_histories(older, history), self._limits)
 
     def _answer(
         self,
@@ -152,23 +159,25 @@ class Handlers:
         """Stream the reply to the last entry; when nothing comes of it, go back to `before`."""
         language, visitor = language_of(request), request.session_hash or ""
         if not self._replies.begin(visitor):
-            yield _refuse(InputError("reply_running"), language)
+            yield refuse(InputError("reply_running"), language)
             return
         last: ReplyUpdate | None = None
         alarm = gr.skip()
         try:
             thinking = Entry(Message(Role.ASSISTANT, ""), text("reply_thinking", language), is_pending=True)
-            yield PageUpdate(write_history([*entries, thinking]), _running_box(language, clear=typed is not None))
-            with closing(self._updates(entries, options, request)) as updates:
+            yield show([*entries, thinking], message=running_box(language, clear=typed is not None))
+            with closing(self.updates(entries, options, request)) as updates:
                 for update in updates:
                     if self._replies.is_cleared(visitor):
                         break
-                    alarm = _show_emergency(update, last, language)
+                    alarm = show_emergency(update, last, language)
                     last = update
                     if not update.is_final:
-                        yield PageUpdate(write_history([*entries, _reply_entry(update, language)]), emergency=alarm)
+                        yield show([*entries, _reply_entry(update, entries, request)], emergency=alarm)._replace(
+                            older=gr.skip()
+                        )
         except BianQueError as error:
-            _warn(error, language)
+            warn(error, language)
             last = None
         finally:
             is_cleared = self._replies.end(visitor)
@@ -176,13 +185,22 @@ class Handlers:
             # The page has shown the greeting already, but an update on its way may have replaced it.
             yield self._cleared_page(options.mode, request)
         elif last is None or not last.text:
-            yield PageUpdate(write_history(before), _idle_box(language), returned=typed)
+            yield show(before, message=idle_box(language), returned=typed)
         else:
-            yield PageUpdate(write_history([*entries, _reply_entry(last, language)]), _idle_box(language), alarm)
+            entry = _reply_entry(last, entries, request)
+            yield show([*entries, entry], message=idle_box(language), emergency=alarm)
 
-    def _updates(self, entries: Sequence[Entry], options: ReplyOptions, request: gr.Request) -> Generator[ReplyUpdate]:
-        """Yield the service's updates at the page's pace; whatever goes wrong is an error with a sentence."""
+    def updates(self, entries: Sequence[Entry], options: ReplyOptions, request: gr.Request) -> Generator[ReplyUpdate]:
+        """Yield the service's updates at the page's pace; whatever goes wrong is an error with a sentence.
+
+        Once the visitor has asked for advice, nobody asks any more.
+
+        Raises:
+            BianQueError: for every fault, known or not.
+        """
         messages = [entry.message for entry in entries]
+        if any(message.role is Role.USER and message.text.endswith(ADVISE_NOW) for message in messages):
+            options = replace(options, asking_limit=0)
         replying = self._service.reply(messages, options, visitor=request.session_hash or "")
         with closing(cast(Generator[ReplyUpdate], replying)) as updates:
             try:
@@ -197,12 +215,12 @@ class Handlers:
 
     # ------------------------------------------------------------------ page
 
-    def load(self, mode: object, request: gr.Request) -> tuple[Any, ...]:
+    def load(self, request: gr.Request, mode: object) -> tuple[Any, ...]:
         """Fill in what depends on the visitor's language and on the models."""
         watermark = text("ai_watermark", language_of(request))
-        return (gr.update(value=self._opening(mode, request), watermark=watermark), *self.poll(mode, request))
+        return (gr.update(value=self._opening(mode, request), watermark=watermark), *self.poll(request, mode))
 
-    def poll(self, mode: object, request: gr.Request) -> tuple[Any, ...]:
+    def poll(self, request: gr.Request, mode: object) -> tuple[Any, ...]:
         """Return the banner, whether to ask again, and the defaults once the models are known."""
         status = self._service.status()
         banner = fragments.status_banner(status, language_of(request))
@@ -210,21 +228,30 @@ class Handlers:
         defaults = self._defaults(mode) if status.is_settled else (gr.skip(),) * 3
         return (banner, gr.Timer(active=not status.is_settled), *defaults)
 
-    def choose_mode(self, mode: object, history: object, request: gr.Request) -> tuple[Any, ...]:
+    def choose_mode(self, request: gr.Request, mode: object, history: object) -> tuple[Any, ...]:
         """Return the mode's defaults, and its greeting while nothing has been said."""
         try:
             has_begun = any(entry.message.role is Role.USER for entry in read_history(history, self._limits))
             return (gr.skip() if has_begun else self._opening(mode, request), *self._defaults(mode))
         except InputError as error:
-            _warn(error, language_of(request))
+            warn(error, language_of(request))
             return (gr.skip(),) * 4
+
+    def reset(self, request: gr.Request, mode: object) -> tuple[Any, ...]:
+        """Return the mode's defaults of every setting: sliders, no seed, no greedy decoding, asking limit."""
+        try:
+            return (*self._defaults(mode), "", False, self._service.default_options(read_mode(mode)).asking_limit)
+        except InputError as error:
+            warn(error, language_of(request))
+            return (gr.skip(),) * 6
 
     def give_back(self, returned: str | None, typed: str) -> tuple[Any, None]:
         """Put the text of a failed message back into the box, before anything typed since."""
         return (merge_texts(returned, typed) if returned else gr.skip()), None
 
     def _cleared_page(self, mode: object, request: gr.Request) -> PageUpdate:
-        return PageUpdate(self._opening(mode, request), _idle_box(language_of(request)), _no_emergency())
+        language = language_of(request)
+        return PageUpdate(self._opening(mode, request), idle_box(language), emergency_box(None, language), older=[])
 
     def _opening(self, mode: object, request: gr.Request) -> list[dict]:
         language = language_of(request)
@@ -235,61 +262,10 @@ class Handlers:
         options = self._service.default_options(read_mode(mode))
         return options.top_p, options.temperature, options.max_new_tokens
 
-    # ------------------------------------------------------------------ API
-
-    def chat(
-        self,
-        message: str,
-        history: list[dict] | None = None,
-        mode: str = "joint",
-        top_p: float | None = None,
-        temperature: float | None = None,
-        max_new_tokens: int | None = None,
-        seed: int | None = None,
-        request: gr.Request = None,  # type: ignore[assignment]  # gradio always fills it in
-    ) -> Iterator[tuple[str, dict]]:
-        """Answer one message.
-
-        Args:
-            message: what the visitor says.
-            history: earlier messages, oldest first, each with `role` (user or assistant) and `content` (text).
-            mode: joint, bianque-1.0, bianque-2.0 or soulchat.
-            top_p: from 0.05 to 1; null, as for the next two, takes the mode's default.
-            temperature: from 0 to 2; 0 is greedy.
-            max_new_tokens: from 16 to 1024.
-            seed: fixes sampling; null draws a fresh one.
-            request: filled in by gradio.
-
-        Yields:
-            The reply so far, and who writes it with what must be shown beside it; both are empty at first.
-        """
-        language = language_of(request)
-        try:
-            entries = [*read_history(history, self._limits), _say(message, self._limits)]
-            defaults = self._defaults(mode)
-            options = read_options(
-                mode,
-                defaults[0] if top_p is None else top_p,
-                defaults[1] if temperature is None else temperature,
-                defaults[2] if max_new_tokens is None else max_new_tokens,
-                seed,
-            )
-            # Until a first value has come, gradio knows of no generator to close when the caller cancels.
-            yield "", {}
-            with closing(self._updates(entries, options, request)) as updates:
-                for update in updates:
-                    yield update.text, _details(update, language)
-        except BianQueError as error:
-            raise gr.Error(escape(error.text(language)), print_exception=False) from None
-
 
 def merge_texts(returned: str, typed: object) -> str:
     """Put `returned` before what was typed since, on a line of its own."""
     return f"{returned}\n{typed}" if isinstance(typed, str) and typed.strip() else returned
-
-
-def _say(message: object, limits: Limits) -> Entry:
-    return Entry(Message(Role.USER, clean_message(message, limits.max_message_chars)))
 
 
 def _last_user_index(entries: Sequence[Entry]) -> int:
@@ -299,71 +275,21 @@ def _last_user_index(entries: Sequence[Entry]) -> int:
     raise InputError("nothing_to_retry")
 
 
-def _user_index(entries: Sequence[Entry], index: object) -> int:
-    if isinstance(index, int) and 0 <= index < len(entries) and entries[index].message.role is Role.USER:
-        return index
+def _user_index(entries: Sequence[Entry], index: object, *, offset: int) -> int:
+    """Return the place of a message of the visitor, given its place among those shown."""
+    if isinstance(index, int) and 0 <= index < len(entries) - offset:
+        index += offset
+        if entries[index].message.role is Role.USER:
+            return index
     raise InputError("history_invalid", reason_zh="找不到要修改的消息", reason_en="there is no such message to edit")
 
 
-def _reply_entry(update: ReplyUpdate, language: Language) -> Entry:
-    message = Message(Role.ASSISTANT, update.text, update.author)
-    title = fragments.author_title(update.author, update.model, language)
-    return Entry(message, title, _note(update, language), is_pending=not update.is_final)
-
-
-def _note(update: ReplyUpdate, language: Language) -> str:
-    notes = []
-    if update.queue_position is not None:
-        notes.append(text("reply_queued", language, position=update.queue_position))
-    if update.finish_reason == "cancelled":
-        notes.append(text("reply_stopped", language))
-    if update.finish_reason == "length":
-        notes.append(text("reply_cut", language))
-    if update.num_trimmed_turns:
-        notes.append(text("reply_trimmed", language, count=update.num_trimmed_turns))
-    return " · ".join(notes)
-
-
-def _details(update: ReplyUpdate, language: Language) -> dict:
-    notice = text(f"emergency_{update.emergency.lower()}", language) if update.emergency else None
-    return {
-        "author": update.author.value,
-        "model": update.model,
-        "label": text("ai_label", language),
-        "queue_position": update.queue_position,
-        "emergency": notice,
-        "finish_reason": update.finish_reason,
-        "num_trimmed_turns": update.num_trimmed_turns,
-    }
-
-
-def _show_emergency(update: ReplyUpdate, last: ReplyUpdate | None, language: Language) -> Any:
-    if last is not None and last.emergency == update.emergency:
-        return gr.skip()
-    if update.emergency is None:
-        return _no_emergency()
-    return gr.HTML(fragments.emergency_notice(update.emergency, language), visible=True)
-
-
-def _no_emergency() -> Any:
-    return gr.HTML("", visible=False)
-
-
-def _idle_box(language: Language, value: str | None = None) -> Any:
-    change: dict[str, Any] = {"submit_btn": text("send_button", language), "stop_btn": False}
-    return gr.update(**change if value is None else {**change, "value": value})
-
-
-def _running_box(language: Language, *, clear: bool) -> Any:
-    change: dict[str, Any] = {"submit_btn": False, "stop_btn": text("stop_button", language)}
-    return gr.update(**{**change, "value": ""} if clear else change)
-
-
-def _refuse(error: BianQueError, language: Language, history: Sequence[Entry] | None = None) -> PageUpdate:
-    _warn(error, language)
-    return PageUpdate() if history is None else PageUpdate(write_history(history))
-
-
-def _warn(error: BianQueError, language: Language) -> None:
-    # Notices are HTML, and an error may quote what was sent.
-    gr.Warning(escape(error.text(language)))
+def _reply_entry(update: ReplyUpdate, entries: Sequence[Entry], request: gr.Request) -> Entry:
+    language = language_of(request)
+    number = number_of_questions(entries) + 1 if update.author is Author.ASKER else None
+    return Entry(
+        Message(Role.ASSISTANT, update.text, update.author),
+        fragments.author_title(update.author, update.model, language),
+        reply_note(update, language, question=number),
+        is_pending=not update.is_final,
+    )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bianque.consultation.messages import Author, Message, Role
+from bianque.consultation.quick_answers import quick_answers
 from bianque.errors import InputError
 
 # Invisible, and stops the HTML parser from reading what precedes it as the start of a tag or an entity. Entities would
@@ -20,6 +21,8 @@ _GUARD = "\u2060"
 _GUARDED = {ord("<"): "<" + _GUARD, ord("&"): "&" + _GUARD}
 _JOINERS = "\u200c\u200d"  # hold composed emoji and some scripts together
 _LONGEST_TITLE = 80
+# gradio sends every message again with each update of a reply, so a long conversation is shown from here on.
+MAX_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,22 @@ def clean_message(text: object, max_chars: int) -> str:
     return cleaned
 
 
+def say(message: object, limits: Limits) -> Entry:
+    """Return a visitor's message as an entry; raises as `clean_message` does."""
+    return Entry(Message(Role.USER, clean_message(message, limits.max_message_chars)))
+
+
+def join_histories(older: object, shown: object) -> object:
+    """Return the whole conversation that a page sent in two parts, unchecked."""
+    return [*older, *shown] if isinstance(older, list) and isinstance(shown, list) else shown
+
+
+def split_history(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Return the oldest messages, put aside, and those that are shown: the last `MAX_SHOWN`."""
+    cut = max(0, len(entries) - MAX_SHOWN)
+    return list(entries[:cut]), list(entries[cut:])
+
+
 def read_history(payload: object, limits: Limits) -> list[Entry]:
     """Return the conversation that a page or an API caller sent.
 
@@ -94,8 +113,16 @@ def read_history(payload: object, limits: Limits) -> list[Entry]:
 
 
 def write_history(entries: Sequence[Entry]) -> list[dict]:
-    """Return `entries` as gradio's chatbot takes them; every character is shown as itself."""
-    return [_write_entry(entry) for entry in entries]
+    """Return `entries` as gradio's chatbot takes them; every character is shown as itself.
+
+    Under a question that ends the conversation stand its quick answers.
+    """
+    written = [_write_entry(entry) for entry in entries]
+    if entries and entries[-1].message.author is Author.ASKER and not entries[-1].is_pending:
+        answers = quick_answers(entries[-1].message.text)
+        if answers:
+            written[-1]["options"] = [{"value": answer} for answer in answers]
+    return written
 
 
 def _read_entry(item: object, limits: Limits) -> Entry:

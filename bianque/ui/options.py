@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from bianque.consultation.messages import Mode, ReplyOptions
+import math
+
+from bianque.consultation.messages import ASKING_LIMIT_RANGE, MAX_NEW_TOKENS_RANGE, Mode, ReplyOptions
 from bianque.errors import InputError
 
 SEED_RANGE = (0, 2**31 - 1)
 
 
 def read_options(
-    mode: object, top_p: object, temperature: object, max_new_tokens: object, seed: object
+    mode: object,
+    top_p: object,
+    temperature: object,
+    max_new_tokens: object,
+    seed: object,
+    greedy: object = False,
+    asking_limit: object = 8,
 ) -> ReplyOptions:
-    """Return the options a page or an API caller sent.
+    """Return the options a page or an API caller sent, in the order of the page's inputs.
+
+    Args:
+        mode: a name of `Mode`.
+        top_p: nucleus mass.
+        temperature: 0 is greedy.
+        max_new_tokens: longest reply.
+        seed: None or blank draws one.
+        greedy: whether the most probable token is taken each time, whatever the temperature.
+        asking_limit: most questions in joint mode.
 
     Raises:
         InputError: naming the value that is not a number in its range, or the unknown mode.
     """
-    if isinstance(max_new_tokens, float) and max_new_tokens.is_integer():
-        max_new_tokens = int(max_new_tokens)
-    return ReplyOptions(mode, top_p, temperature, max_new_tokens, _read_seed(seed))  # type: ignore[arg-type]
+    if not isinstance(greedy, bool):
+        raise InputError("option_out_of_range", name="greedy", low="false", high="true", got=str(greedy)[:40])
+    options = ReplyOptions(
+        mode,  # type: ignore[arg-type]
+        top_p,  # type: ignore[arg-type]
+        temperature,  # type: ignore[arg-type]
+        _whole("max_new_tokens", max_new_tokens, MAX_NEW_TOKENS_RANGE),  # type: ignore[arg-type]
+        _read_seed(seed),
+        _whole("asking_limit", asking_limit, ASKING_LIMIT_RANGE),  # type: ignore[arg-type]
+    )
+    return ReplyOptions(**{**vars(options), "temperature": 0.0}) if greedy else options
 
 
 def read_mode(mode: object) -> Mode:
@@ -28,6 +53,15 @@ def read_mode(mode: object) -> Mode:
         InputError: if there is no such mode.
     """
     return ReplyOptions(mode).mode  # type: ignore[arg-type]
+
+
+def _whole(name: str, number: object, bounds: tuple[int, int]) -> object:
+    """Return a whole number as an integer: JSON does not tell 256 from 256.0."""
+    if not isinstance(number, float) or not math.isfinite(number):
+        return number
+    if not number.is_integer():
+        raise InputError("option_out_of_range", name=name, low=bounds[0], high=bounds[1], got=str(number)[:40])
+    return int(number)
 
 
 def _read_seed(seed: object) -> int | None:

@@ -23,8 +23,15 @@ from bianque.ui.language import language_of
     ],
 )
 def test_the_first_language_decides(header, language):
-    assert language_of(SimpleNamespace(headers={"accept-language": header})) == language
+    assert language_of(SimpleNamespace(headers={"accept-language": header}, query_params={})) == language
 
 
 def test_no_request_means_chinese():
     assert language_of(None) == "zh"
+
+
+@pytest.mark.parametrize(("wanted", "language"), [("en", "en"), ("zh", "zh"), ("fr", "zh"), ("", "zh")])
+def test_the_address_goes_before_the_browser(wanted, language):
+    header = "en" if wanted == "zh" else "zh-CN"
+    request = SimpleNamespace(headers={"accept-language": header}, query_params={"lang": wanted})
+    assert language_of(request) == language

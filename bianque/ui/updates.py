@@ -1,0 +1,69 @@
+"""What conversation events send to the page: values for their outputs, notices, the box to write in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from bianque.consultation.messages import ReplyUpdate
+from bianque.errors import BianQueError
+from bianque.texts import Language, text
+from bianque.ui import fragments
+from bianque.ui.history import Entry, split_history, write_history
+
+
+class PageUpdate(NamedTuple):
+    """Values for the outputs of every conversation event; the default leaves a component as it is."""
+
+    chatbot: Any = gr.skip()
+    message: Any = gr.skip()
+    emergency: Any = gr.skip()
+    returned: Any = None
+    older: Any = gr.skip()
+
+
+def show(entries: Sequence[Entry], **others: Any) -> PageUpdate:
+    """Return an update that shows a conversation, with its oldest messages put aside if it is long."""
+    older, shown = split_history(entries)
+    return PageUpdate(chatbot=write_history(shown), older=write_history(older), **others)
+
+
+def refuse(error: BianQueError, language: Language, history: Sequence[Entry] | None = None) -> PageUpdate:
+    """Tell of an error; the conversation stays as it is, or becomes `history` again."""
+    warn(error, language)
+    return PageUpdate() if history is None else show(history)
+
+
+def warn(error: BianQueError, language: Language) -> None:
+    """Show an error as a notice."""
+    # Notices are HTML, and an error may quote what was sent.
+    gr.Warning(escape(error.text(language)))
+
+
+def show_emergency(update: ReplyUpdate, last: ReplyUpdate | None, language: Language) -> Any:
+    """Return the notice beside the reply when it differs from that of the last update."""
+    if last is not None and last.emergency == update.emergency:
+        return gr.skip()
+    return emergency_box(update.emergency, language)
+
+
+def emergency_box(emergency: str | None, language: Language) -> Any:
+    """Return the notice of an emergency, or nothing in its place."""
+    if emergency is None:
+        return gr.HTML("", visible=False)
+    return gr.HTML(fragments.emergency_notice(emergency, language), visible=True)
+
+
+def idle_box(language: Language, value: str | None = None) -> Any:
+    """Return the box to write in while no reply runs, with other words in it if `value` is given."""
+    change: dict[str, Any] = {"submit_btn": text("send_button", language), "stop_btn": False}
+    return gr.update(**change if value is None else {**change, "value": value})
+
+
+def running_box(language: Language, *, clear: bool) -> Any:
+    """Return the box to write in while a reply runs; what is typed meanwhile stays."""
+    change: dict[str, Any] = {"submit_btn": False, "stop_btn": text("stop_button", language)}
+    return gr.update(**{**change, "value": ""} if clear else change)
