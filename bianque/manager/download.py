@@ -34,7 +34,7 @@ def fetch_commit(
     cancelled: threading.Event,
     policy: RetryPolicy,
     is_online: bool,
-    inspect: Callable[[Path], None] | None,
+    inspect: Callable[[Path], None],
 ) -> None:
     """Return when every file is in the snapshot and was found whole, now or before.
 
@@ -72,8 +72,7 @@ def fetch_commit(
     with ThreadPoolExecutor(NUM_WORKERS, thread_name_prefix="download") as pool:
         try:
             _follow([pool.submit(transfer.ensure, file) for file in config], tracker, stop, cancelled)
-            if inspect is not None:
-                inspect(snapshot)
+            inspect(snapshot)
             _follow([pool.submit(transfer.ensure, file) for file in rest], tracker, stop, cancelled)
         finally:
             # Also when this thread is interrupted: the pool waits for its threads.

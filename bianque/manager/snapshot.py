@@ -51,7 +51,8 @@ def resolve_snapshot(
         source: a folder, or a repo id with a branch, tag or commit.
         report: receives the progress, from other threads, one call at a time; it must return quickly.
         cancelled: ends the download soon after it is set; what has arrived is kept for the next time.
-        family: if given, the repo's config.json is looked at before its weights are fetched.
+        family: the architecture that the repo's config.json must name, else one of the two; it is looked at before
+            the weights are fetched.
         policy: how often and how fast to repeat failed requests.
 
     Raises:
@@ -116,7 +117,7 @@ def _from_hub(
         cancelled=cancelled,
         policy=policy,
         is_online=is_online,
-        inspect=None if family is None else lambda folder: _check_architecture(folder, family),
+        inspect=lambda folder: _check_architecture(folder, tuple(TOKENIZER_FILES) if family is None else (family,)),
     )
     if is_online:
         cache.point(source.revision, commit)
@@ -170,7 +171,7 @@ def check_snapshot(folder: Path, family: Family) -> None:
     Raises:
         SnapshotError: naming the file that is missing or unreadable, or the architecture found instead.
     """
-    _check_architecture(folder, family)
+    _check_architecture(folder, (family,))
     _require(folder, TOKENIZER_FILES[family])
     names = _weight_names(folder)
     if not names:
@@ -179,10 +180,11 @@ def check_snapshot(folder: Path, family: Family) -> None:
         _require(folder, name)
 
 
-def _check_architecture(folder: Path, family: Family) -> None:
+def _check_architecture(folder: Path, families: tuple[Family, ...]) -> None:
     model_type = read_json(folder, "config.json").get("model_type")
-    if model_type != family:
-        raise SnapshotError("snapshot_wrong_architecture", folder=folder, expected=family, got=model_type)
+    if model_type not in families:
+        expected = " / ".join(families)
+        raise SnapshotError("snapshot_wrong_architecture", folder=folder, expected=expected, got=model_type)
 
 
 def _weight_names(folder: Path) -> list[str]:

@@ -29,6 +29,13 @@ HUB = "https://huggingface.co"
 """Only there Xet is used: it talks to hosts of its own, which a mirror (`HF_ENDPOINT`) is meant to avoid."""
 
 
+def write_all(stream: BinaryIO, chunk: bytes) -> None:
+    """Write all of `chunk`; an unbuffered file may take only a part, for example when the disk is nearly full."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[stream.write(rest) :]
+
+
 class Stopped(Exception):
     """The download was cancelled, or another file failed."""
 
@@ -160,7 +167,7 @@ class Transfer:
                     stream.truncate()
                     hasher = new_hasher(file)
                 self._raise_if_stopped()
-                stream.write(chunk)
+                write_all(stream, chunk)
                 hasher.update(chunk)
                 self._tracker.place(file, stream.tell(), received=len(chunk))
                 if stream.tell() > file.size:

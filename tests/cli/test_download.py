@@ -78,9 +78,10 @@ def test_a_named_model_must_be_of_its_architecture(hub, capsys):
 
 
 def test_a_revision_can_be_named(hub, capsys):
-    hub.push("owner/model", {**FILES, "config.json": b"{}"}, branch="v2")
+    other = b'{"model_type": "t5", "other": 1}'
+    hub.push("owner/model", {**FILES, "config.json": other}, branch="v2")
     assert main(["download", "owner/model", "--revision", "v2"]) == 0
-    assert Path(capsys.readouterr().out.strip(), "config.json").read_bytes() == b"{}"
+    assert Path(capsys.readouterr().out.strip(), "config.json").read_bytes() == other
 
 
 def test_the_demonstration_models_are_there(capsys):
