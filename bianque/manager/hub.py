@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bianque.errors import SnapshotError
 from bianque.manager.hub_cache import COMMIT, DEFAULT_REVISION
@@ -146,30 +146,36 @@ def reason_of(error: BaseException) -> str:
 
 
 def list_files(source: ModelSource) -> tuple[str, list[RemoteFile]]:
-    """Ask the Hub for the commit that a revision points to and its files; one request, not repeated.
+    """Ask the Hub for the commit that a revision points to and its files; not repeated.
 
     Raises:
         HfHubHTTPError, httpx2.TransportError, OfflineModeIsEnabled: as huggingface_hub raises them.
         ValueError: if the answer is not one of a Hub.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi, RepoFile, constants
 
-    info = HfApi(endpoint=constants.ENDPOINT).model_info(
+    api = HfApi(endpoint=constants.ENDPOINT)
+    info = api.model_info(
         source.location,
         revision=source.revision or DEFAULT_REVISION,
         timeout=constants.HF_HUB_ETAG_TIMEOUT,
         files_metadata=True,
     )
-    files = []
-    for sibling in info.siblings or []:
-        large = sibling.lfs
-        size, digest = (large.size, large.sha256) if large is not None else (sibling.size, sibling.blob_id)
-        # Digests and commits become names of files here, so only what has their form is taken.
-        if size is not None and DIGEST.fullmatch(digest or ""):
-            files.append(RemoteFile(sibling.rfilename, size, str(digest)))
-    if not COMMIT.fullmatch(info.sha or ""):
+    commit = info.sha or ""
+    # Commits and digests become names of files here, so only what has their form is taken.
+    if not COMMIT.fullmatch(commit):
         raise ValueError(f"the answer of {constants.ENDPOINT} names no commit")
-    return str(info.sha), files
+    entries: list[tuple[str, Any]] = [(sibling.rfilename, sibling) for sibling in info.siblings or []]
+    if any(entry.size is None for _, entry in entries):
+        # A mirror that lists names alone; the tree has sizes and digests.
+        tree = api.list_repo_tree(source.location, revision=commit, recursive=True)
+        entries = [(entry.path, entry) for entry in tree if isinstance(entry, RepoFile)]
+    files = []
+    for path, entry in entries:
+        size, digest = (entry.lfs.size, entry.lfs.sha256) if entry.lfs else (entry.size, entry.blob_id)
+        if size is not None and DIGEST.fullmatch(digest or ""):
+            files.append(RemoteFile(path, size, digest))
+    return commit, files
 
 
 def select_files(files: Iterable[RemoteFile]) -> list[RemoteFile]:

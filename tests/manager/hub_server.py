@@ -96,6 +96,7 @@ class HubServer(ThreadingHTTPServer):
         self.requests: list[Request] = []
         self.came = threading.Condition()
         self.tokens: dict[str, str] = {}
+        self.lists_names_only = False
         self.xet: tuple[str, dict[str, str]] | None = None
 
     @property
@@ -212,6 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 entry = {"rfilename": path, "size": len(content), "blobId": git}
                 lfs = {"sha256": digest, "size": len(content), "pointerSize": 134}
+            if self.server.lists_names_only and kind != "tree":
+                entries.append({"rfilename": path})
+                continue
             entries.append({**entry, "lfs": lfs} if large else entry)
         answer = entries if kind == "tree" else {"id": repo_id, "sha": commit, "siblings": entries}
         self._end(200, {"Content-Type": "application/json"}, json.dumps(answer).encode(), with_body)

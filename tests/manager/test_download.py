@@ -147,6 +147,11 @@ def test_the_shards_of_an_index_are_fetched(hub):
     assert stored(fetch()) == files
 
 
+def test_a_mirror_that_lists_names_alone_is_asked_for_the_tree(hub):
+    hub.lists_names_only = True
+    assert stored(fetch()) == model_files()
+
+
 def test_a_repo_without_weights_is_refused_before_anything_is_fetched(hub):
     hub.push(REPO, {"config.json": b"{}", "README.md": b"x"})
     error = refused()
