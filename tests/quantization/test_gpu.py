@@ -121,9 +121,7 @@ def test_reference_logits_on_the_device(bits):
     cases = {case["id"]: case for case in json.loads((GOLDEN / "golden_chatglm.json").read_text("utf-8"))["cases"]}
     arrays = load_file(GOLDEN / "golden_quant.safetensors")
     model = ChatGLMForConditionalGeneration.from_pretrained(GOLDEN / "chatglm", dtype=torch.float16).eval()
-    replaced = replace_linears(
-        model, bits, device="cuda", dtype=torch.float16, select=selects_linear("chatglm", "cuda")
-    )
+    replaced = replace_linears(model, bits, device="cuda", dtype=torch.float16, select=selects_linear("chatglm"))
     assert len(replaced) == 4 * model.config.num_layers
     model.cuda()
     for key, expected in arrays.items():
