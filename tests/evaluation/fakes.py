@@ -1,0 +1,29 @@
+"""A responder that answers by a function."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from bianque.consultation.messages import Message
+from bianque.evaluation.responders import Reply
+
+
+class FakeResponder:
+    def __init__(self, answer: Callable[[Sequence[Message]], str], name: str = "fake"):
+        self.answer = answer
+        self.name = name
+        self.asked: list[str] = []
+        self._lock = threading.Lock()
+
+    def describe(self):
+        return {"mode": "fake", "models": {"fake": {"name": self.name}}}
+
+    def reply(self, messages):
+        with self._lock:
+            self.asked.append(messages[-1].text)
+        text = self.answer(messages)
+        return Reply(text, text, "fake", "stop")
+
+    def close(self):
+        pass
