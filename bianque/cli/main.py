@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bianque import __version__
-from bianque.cli import corpus, download, minis
+from bianque.cli import corpus, download, evaluate, minis
 from bianque.errors import BianQueError
 
 COMMANDS: dict[str, Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None]] = {
     "corpus": corpus.add_parser,
     "download": download.add_parser,
+    "evaluate": evaluate.add_parser,
     "minis": minis.add_parser,
 }
 """Each command adds its parser, whose default `run` takes the parsed arguments and returns the exit code."""

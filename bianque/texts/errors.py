@@ -270,6 +270,22 @@ ERRORS: dict[str, Text] = {
         "{file} 第 {line} 行无法读取（{reason}）；请改正或删除这一行。",
         "Line {line} of {file} cannot be read ({reason}); correct or delete it.",
     ),
+    "evaluation_no_samples": Text(
+        "{file} 里没有可评测的样本；请给出 bianque corpus build 生成的 JSONL 文件。",
+        "{file} has no samples to evaluate; name a JSON-lines file that `bianque corpus build` made.",
+    ),
+    "evaluation_other_run": Text(
+        "{folder} 里是另一次评测（数据、模型或解码不同）；请换一个位置，或加上 --overwrite。",
+        "{folder} holds another run (other data, model or decoding); choose another place, or add --overwrite.",
+    ),
+    "endpoint_unavailable": Text(
+        "接口 {url} 不可用（{reason}）；请检查地址、模型名和密钥。",
+        "The endpoint {url} is not available ({reason}); check its address, the model's name and the key.",
+    ),
+    "endpoint_answer_invalid": Text(
+        "接口 {url} 的回答无法使用（{reason}）；请检查它是否与 OpenAI 的 chat/completions 兼容。",
+        "The answer of {url} cannot be used ({reason}); check that it is compatible with OpenAI's chat/completions.",
+    ),
     "output_exists": Text(
         "{folder} 已经存在且不为空；请换一个位置，或加上 --overwrite。",
         "{folder} exists and is not empty; choose another place, or add --overwrite.",
