@@ -40,21 +40,31 @@ def serve(settings: Settings) -> None:
     """Launch the page at once, while the models load, and block until it ends."""
     # Only now, because gradio reads the environment when it is imported.
     from bianque.consultation.service import ConsultationService
+    from bianque.manager import zerogpu
     from bianque.manager.manager import ModelManager
     from bianque.ui.blocks import build_demo
+    from bianque.ui.embedding import security_middleware
     from bianque.ui.history import Limits
     from bianque.ui.launch import launch_options, queue_options
+    from bianque.ui.status_route import status_routes
 
-    manager = ModelManager(settings)
+    manager = zerogpu.make_manager(settings) if settings.is_zero_gpu else ModelManager(settings)
     manager.start()
+    if settings.is_zero_gpu:
+        manager.wait()  # the weights have to be in place before the page is launched
+    service = ConsultationService(manager)
     limits = Limits(max_message_chars=settings.max_message_chars, max_messages=settings.max_messages)
-    demo = build_demo(ConsultationService(manager), limits)
+    demo = build_demo(service, limits)
     demo.queue(**queue_options())
     try:
         demo.launch(
             server_name=settings.server_name,
             server_port=settings.server_port,
             prevent_thread_lock=True,
+            app_kwargs={
+                "routes": status_routes(service),
+                "middleware": security_middleware(settings.frame_ancestors),
+            },
             **launch_options(),
         )
         logger.info("open http://%s:%d", _shown_name(settings.server_name), settings.server_port)

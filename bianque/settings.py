@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
@@ -13,8 +14,10 @@ from typing import Any, Literal, TypeVar, get_args
 from bianque.errors import SettingsError
 
 ModelChoice = Literal["auto", "demo", "real"]
-DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16", "int8", "int4"]
+CacheChoice = Literal["auto", "on", "off"]
+
+_ORIGIN = re.compile(r"(?:https?://)?(?:\*\.)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::\d{1,5})?")
 
 _T = TypeVar("_T")
 
@@ -36,17 +39,23 @@ class Settings:
         asker: BianQue-1.0 or another T5 to ask; None leaves the choice to `models`.
         adviser: BianQue-2.0 or another ChatGLM-6B to advise.
         listener: SoulChat or another ChatGLM-6B to listen.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        dtype: dtype of the weights; `auto` is fp32 on a CPU and fp16 on a CUDA device.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps` (not tested).
         precision: of the weights; `auto` takes the best that fits the device's memory.
-        num_slots: sequences that each engine runs at once, at least 1.
+        quantized_cache: whether int8 and int4 weights are kept on disk for the next start: `on`, `off`, or `auto` for
+            snapshots from the Hub only.
+        memory_gb: most that weights and KV caches may take of the device, in GB (10^9 bytes); 0 for all that is free.
+        num_slots: sequences that each engine runs at once, at least 1; fewer where memory is short.
         max_waiting: requests that may wait for a slot of one engine, at least 0.
+        max_running_per_visitor: replies that one visitor may have running or waiting in one engine; 0 for any number.
+        max_seconds: longest time that one reply may be computed, in seconds; 0 for no limit.
         max_message_chars: longest message a visitor may send.
         max_messages: longest conversation, in messages.
         num_threads: threads of a CPU model; 0 is one for demonstration models and leaves it to torch for others.
         server_name: address to listen on.
         server_port: port to listen on.
         log_level: a name of the `logging` module.
+        frame_ancestors: origins whose pages may embed this one, for example `https://example.org`; `*` for all, `self`
+            for the same origin, `none` for no page.
     """
 
     models: ModelChoice = "auto"
@@ -54,17 +63,22 @@ class Settings:
     adviser: ModelSource | None = None
     listener: ModelSource | None = None
     device: str = "auto"
-    dtype: DtypeName = "auto"
     precision: PrecisionChoice = "auto"
+    quantized_cache: CacheChoice = "auto"
+    memory_gb: int = 0
     num_slots: int = 4
     max_waiting: int = 32
+    max_running_per_visitor: int = 2
+    max_seconds: int = 600
     max_message_chars: int = 2000
     max_messages: int = 200
     num_threads: int = 0
     server_name: str = "127.0.0.1"
     server_port: int = 7860
     log_level: str = "INFO"
+    frame_ancestors: tuple[str, ...] = ("*",)
     is_space: bool = field(default=False)
+    is_zero_gpu: bool = field(default=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -74,6 +88,7 @@ class Settings:
             SettingsError: naming the variable, what it must be and what it is.
         """
         read = _Reader(os.environ if environment is None else environment)
+        read.refuse("BIANQUE_DTYPE", "BIANQUE_PRECISION")
         is_space = read.string("SYSTEM", "") == "spaces"
         port_name = "GRADIO_SERVER_PORT" if read.string("GRADIO_SERVER_PORT", "") else "PORT"
         return cls(
@@ -82,17 +97,22 @@ class Settings:
             adviser=read.source("BIANQUE_ADVISER"),
             listener=read.source("BIANQUE_LISTENER"),
             device=read.device("BIANQUE_DEVICE", "auto"),
-            dtype=read.choice("BIANQUE_DTYPE", get_args(DtypeName), "auto"),
             precision=read.choice("BIANQUE_PRECISION", get_args(PrecisionChoice), "auto"),
+            quantized_cache=read.choice("BIANQUE_QUANTIZED_CACHE", get_args(CacheChoice), "auto"),
+            memory_gb=read.integer("BIANQUE_MEMORY_GB", 0, 0, 4096),
             num_slots=read.integer("BIANQUE_NUM_SLOTS", 4, 1, 64),
             max_waiting=read.integer("BIANQUE_MAX_WAITING", 32, 0, 1000),
+            max_running_per_visitor=read.integer("BIANQUE_MAX_RUNNING_PER_VISITOR", 2, 0, 64),
+            max_seconds=read.integer("BIANQUE_MAX_SECONDS", 600, 0, 86_400),
             max_message_chars=read.integer("BIANQUE_MAX_MESSAGE_CHARS", 2000, 10, 20_000),
             max_messages=read.integer("BIANQUE_MAX_MESSAGES", 200, 2, 1000),
             num_threads=read.integer("BIANQUE_NUM_THREADS", 0, 0, 256),
             server_name=read.string("GRADIO_SERVER_NAME", "0.0.0.0" if is_space else "127.0.0.1"),
             server_port=read.integer(port_name, 7860, 1, 65_535),
             log_level=read.choice("BIANQUE_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),
+            frame_ancestors=read.origins("BIANQUE_FRAME_ANCESTORS", ("*",)),
             is_space=is_space,
+            is_zero_gpu=bool(read.string("SPACES_ZERO_GPU", "")),
         )
 
 
@@ -104,6 +124,11 @@ class _Reader:
 
     def string(self, name: str, default: str) -> str:
         return self._environment.get(name, "").strip() or default
+
+    def refuse(self, name: str, other: str) -> None:
+        """Refuse a variable that had a meaning once: ignored, it would mislead whoever sets it."""
+        if self.string(name, ""):
+            raise SettingsError("setting_replaced", name=name, other=other)
 
     def choice(self, name: str, allowed: tuple[str, ...], default: str) -> Any:
         return self._parse(name, default, lambda raw: raw if raw in allowed else None, " / ".join(allowed))
@@ -120,9 +145,23 @@ class _Reader:
         def parse(raw: str) -> str | None:
             kind, _, index = raw.partition(":")
             is_numbered_cuda = kind == "cuda" and index.isdecimal()
-            return raw if raw in ("auto", "cpu", "cuda") or is_numbered_cuda else None
+            return raw if raw in ("auto", "cpu", "cuda", "mps") or is_numbered_cuda else None
 
-        return self._parse(name, default, parse, "auto / cpu / cuda / cuda:N")
+        return self._parse(name, default, parse, "auto / cpu / cuda / cuda:N / mps")
+
+    def origins(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        def parse(raw: str) -> tuple[str, ...] | None:
+            origins = tuple(raw.split())
+            is_alone = len(origins) == 1 and origins[0] in ("*", "self", "none")
+            return origins if is_alone or all(_ORIGIN.fullmatch(origin) for origin in origins) else None
+
+        return self._parse(
+            name,
+            default,
+            parse,
+            "* / self / none，或以空格分隔的来源，如 https://example.org",
+            "* / self / none, or origins like https://example.org with blanks between",
+        )
 
     def source(self, name: str) -> ModelSource | None:
         location = self.string(name, "")

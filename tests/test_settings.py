@@ -35,9 +35,10 @@ def test_empty_variables_count_as_unset():
     ("name", "value"),
     [
         ("BIANQUE_MODELS", "best"),
-        ("BIANQUE_DTYPE", "int8"),
+        ("BIANQUE_PRECISION", "int2"),
+        ("BIANQUE_MEMORY_GB", "12GB"),
         ("BIANQUE_DEVICE", "cuda:x"),
-        ("BIANQUE_DEVICE", "mps"),
+        ("BIANQUE_DEVICE", "tpu"),
         ("BIANQUE_NUM_SLOTS", "0"),
         ("BIANQUE_NUM_SLOTS", "-1"),
         ("BIANQUE_NUM_SLOTS", "two"),
@@ -53,3 +54,15 @@ def test_wrong_values_name_the_variable_and_what_is_expected(name, value):
         sentence = caught.value.text(language)
         assert name in sentence
         assert value in sentence
+
+
+def test_a_variable_that_was_replaced_is_refused_with_the_new_name():
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({"BIANQUE_DTYPE": "fp16"})
+    assert "BIANQUE_DTYPE" in str(caught.value) and "BIANQUE_PRECISION" in caught.value.text("zh")
+
+
+def test_precision_memory_and_zero_gpu():
+    settings = Settings.from_environment({"BIANQUE_PRECISION": "int8", "BIANQUE_MEMORY_GB": "12"})
+    assert (settings.precision, settings.memory_gb, settings.is_zero_gpu) == ("int8", 12, False)
+    assert Settings.from_environment({"SPACES_ZERO_GPU": "true"}).is_zero_gpu

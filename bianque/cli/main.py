@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bianque import __version__
-from bianque.cli import corpus, download, evaluate, minis
+from bianque.cli import corpus, download, evaluate, minis, models, status
 from bianque.errors import BianQueError
 
 COMMANDS: dict[str, Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None]] = {
@@ -19,6 +19,8 @@ COMMANDS: dict[str, Callable[[argparse._SubParsersAction[argparse.ArgumentParser
     "download": download.add_parser,
     "evaluate": evaluate.add_parser,
     "minis": minis.add_parser,
+    "models": models.add_parser,
+    "status": status.add_parser,
 }
 """Each command adds its parser, whose default `run` takes the parsed arguments and returns the exit code."""
 

@@ -1,57 +1,38 @@
-"""Loads the planned models in the background and hands them out.
+"""Loads the planned models in the background, hands them out, and keeps them within the memory there is.
 
-The page is usable while models load: `status` says how far each one is, `get` raises until it is there.
+The page is usable while models load: `statuses` says how far each one is, `wait_for` lets a request wait for one,
+`get` raises until it is there. One model is loaded at a time. A model that takes another's place leaves that one
+serving until it is ready itself, and when it fails.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from bianque.errors import BianQueError, ModelUnavailableError
+from bianque.errors import BianQueError, QueueFullError, SettingsError
+from bianque.manager.changes import ModelChanges, as_error
 from bianque.manager.loader import LoadedModel, load_model
-from bianque.manager.plan import ModelPlan, PlannedModel, demonstration_models, plan_models
+from bianque.manager.loading import ModelLoading
+from bianque.manager.memory import Machine, probe_machine
+from bianque.manager.plan import ModelPlan, choose_models, demonstration_models, explain_memory, plan_precisions
+from bianque.manager.precision import GB
 from bianque.manager.registry import Job, ModelSpec
+from bianque.manager.serving import Serving, unavailable
 from bianque.manager.snapshot import resolve_snapshot
-from bianque.settings import Settings
+from bianque.manager.status import ModelStatus
+from bianque.settings import ModelSource, PrecisionChoice, Settings
 
 logger = logging.getLogger(__name__)
 
-State = Literal["waiting", "fetching", "loading", "ready", "failed"]
-
-
-@dataclass(frozen=True)
-class ModelStatus:
-    """How far one model is.
-
-    Attributes:
-        job: what it is for.
-        name: as shown to people.
-        state: `waiting`, `fetching` (from the Hub), `loading`, `ready` or `failed`.
-        is_demonstration: whether it is one of the small models made for demonstration.
-        device: where it runs, once ready.
-        dtype: of its weights, once ready.
-        error: why it failed.
-    """
-
-    job: Job
-    name: str
-    state: State
-    is_demonstration: bool
-    device: str = ""
-    dtype: str = ""
-    error: BianQueError | None = None
-
-
-def has_cuda() -> bool:
-    """Whether torch sees a CUDA device."""
-    import torch
-
-    return torch.cuda.is_available()
+UPDATE_SECONDS = 0.5
+"""Longest time between two states that a waiting request is given."""
 
 
 class ModelManager:
@@ -61,38 +42,72 @@ class ModelManager:
         self,
         settings: Settings,
         *,
-        probe_cuda: Callable[[], bool] = has_cuda,
+        probe: Callable[[str], Machine] = probe_machine,
         load: Callable[..., LoadedModel] = load_model,
+        resolve: Callable[..., Path] = resolve_snapshot,
     ) -> None:
         """Store what is needed; nothing is imported or read before `start`.
 
         Args:
             settings: of the application.
-            probe_cuda: asks for a CUDA device; called in the loading thread, because importing torch takes seconds.
+            probe: `memory.probe_machine`; called in the loading thread, because importing torch takes seconds.
             load: `loader.load_model` or a stand-in with its signature.
+            resolve: `snapshot.resolve_snapshot` or a stand-in with its signature.
         """
         self._settings = settings
-        self._probe_cuda = probe_cuda
+        self._probe = probe
         self._load = load
-        self._condition = threading.Condition()
-        self._plan: ModelPlan | None = None
-        self._statuses: dict[Job, ModelStatus] = {}
-        self._loaded: dict[Job, LoadedModel] = {}
-        self._is_settled = False
+        self._resolve = resolve
+        self._serving = Serving()
+        self._changed = self._serving.changed
+        self._turn = threading.Lock()  # held by whoever loads or unloads
+        self._cancelled = threading.Event()
+        self._changes: ModelChanges | None = None
         self._fallback_error: BianQueError | None = None
-        self._thread: threading.Thread | None = None
+        self._has_started = False
+        self._num_tasks = 0
+        self._waiting: Counter[Job] = Counter()
+
+    # ------------------------------------------------------------------ state
 
     def start(self) -> None:
         """Begin to load in a background thread; a second call does nothing."""
-        with self._condition:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._load_all, name="model-loader", daemon=True)
-                self._thread.start()
+        with self._changed:
+            if not self._has_started:
+                self._has_started = True
+                self._spawn(self._load_planned)
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until every model is ready or failed; return whether that is so."""
-        with self._condition:
-            return self._condition.wait_for(lambda: self._is_settled, timeout_seconds)
+        """Wait until nothing is loading any more; return whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.is_settled, timeout_seconds)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is loading any more: every model is ready, failed, or waits to be asked for."""
+        with self._changed:
+            return self._has_started and not self._num_tasks
+
+    @property
+    def plan(self) -> ModelPlan | None:
+        """The plan in force, or None until the machine has been probed."""
+        return self._serving.plan
+
+    @property
+    def fallback_error(self) -> BianQueError | None:
+        """Why the demonstration models stand in for the real ones, if they do."""
+        return self._fallback_error
+
+    def statuses(self) -> tuple[ModelStatus, ...]:
+        """Return the state of every planned model, and of one that is about to take another's place."""
+        return self._serving.statuses()
+
+    def spec(self, job: Job) -> ModelSpec | None:
+        """Return what is planned for `job`, loaded or not; None without a plan or a model for it."""
+        planned = self._serving.planned(job)
+        return planned.spec if planned else None
+
+    # ------------------------------------------------------------------ use
 
     def get(self, job: Job) -> LoadedModel:
         """Return the model for `job`.
@@ -100,78 +115,173 @@ class ModelManager:
         Raises:
             ModelUnavailableError: while it loads, when it failed, or when no model was planned for the job.
         """
-        with self._condition:
-            if job in self._loaded:
-                return self._loaded[job]
-            status = self._statuses.get(job)
-            if status is None and self._plan is not None:
-                raise ModelUnavailableError("model_not_planned", job=job.value, variable=f"BIANQUE_{job.name}")
-            if status is not None and status.state == "failed" and status.error is not None:
-                raise ModelUnavailableError(
-                    "model_unavailable",
-                    name=status.name,
-                    reason_zh=status.error.text("zh"),
-                    reason_en=status.error.text("en"),
-                ) from status.error
-            raise ModelUnavailableError("model_loading", name=status.name if status else job.value)
+        loaded = self._serving.get(job)
+        if loaded is None:
+            raise self._unavailable(job)
+        return loaded
 
-    def spec(self, job: Job) -> ModelSpec | None:
-        """Return what is planned for `job`, loaded or not; None without a plan or a model for it."""
-        with self._condition:
-            planned = self._plan.models.get(job) if self._plan else None
-            return planned.spec if planned else None
+    def wait_for(self, job: Job) -> Generator[ModelStatus, None, LoadedModel]:
+        """Yield how far the model for `job` is and return it once it is ready; one not in memory begins to load.
 
-    def statuses(self) -> tuple[ModelStatus, ...]:
-        """Return the state of every planned model."""
-        with self._condition:
-            return tuple(self._statuses.values())
+        Raises:
+            ModelUnavailableError: when it failed, or when no model was planned for the job.
+            QueueFullError: if more requests wait than `max_waiting`.
+        """
+        with self._changed:
+            loaded = self._serving.get(job)
+            if loaded is not None:
+                return loaded
+            if self._waiting[job] >= max(1, self._settings.max_waiting):
+                raise QueueFullError("queue_full", waiting=self._waiting[job])
+            self._waiting[job] += 1
+        try:
+            while isinstance(state := self._next_state(job), ModelStatus):
+                yield state
+            return state
+        finally:
+            with self._changed:
+                self._waiting[job] -= 1
 
-    @property
-    def plan(self) -> ModelPlan | None:
-        """The plan in force, or None until the machine has been probed."""
-        with self._condition:
-            return self._plan
+    def _next_state(self, job: Job) -> ModelStatus | LoadedModel:
+        """Wait for a change and return the state, or the model once it is ready."""
+        with self._changed:
+            loaded = self._serving.get(job)
+            if loaded is not None:
+                return loaded
+            status = self._serving.status(job)
+            if (status is None and self._serving.plan is not None) or (status and status.state == "failed"):
+                raise self._unavailable(job)
+            if status is not None and self.is_settled:
+                self._spawn(partial(self._try, job))
+            self._changed.wait(UPDATE_SECONDS)
+            return self._serving.status(job) or ModelStatus(job, job.value, "absent")
 
-    @property
-    def fallback_error(self) -> BianQueError | None:
-        """Why the demonstration models stand in for the real ones, if they do."""
-        with self._condition:
-            return self._fallback_error
+    def _unavailable(self, job: Job) -> BianQueError:
+        return unavailable(self._serving.status(job), job, is_planned=self._serving.plan is not None)
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether every planned model is ready or failed."""
-        with self._condition:
-            return self._is_settled
+    # ------------------------------------------------------------------ load, unload, switch
+
+    def load(self, job: Job) -> None:
+        """Load the model planned for `job` and wait for it; does nothing if it is in memory.
+
+        Raises:
+            BianQueError: if it cannot be loaded.
+        """
+        with self._task():
+            self._wait_probed()
+            self._try(job)
+        self.get(job)
+
+    def unload(self, job: Job) -> None:
+        """Unload the model of `job` once its replies are written; the next request for it loads it again.
+
+        Raises:
+            ModelUnavailableError: if it stays in use.
+        """
+        self._check_not_fixed()
+        with self._task(), self._turn:
+            self._serving.unload(job)
+
+    def switch(self, job: Job, source: ModelSource, precision: PrecisionChoice = "auto") -> ModelStatus:
+        """Let another model do `job`, and wait until it does; the present one serves until then.
+
+        Where memory has no room for both, the present one goes first, and comes back if the other one fails.
+
+        Args:
+            job: which model to replace.
+            source: a name of the catalogue, a Hub repo or a folder.
+            precision: of its weights.
+
+        Returns:
+            The state of the new model.
+
+        Raises:
+            BianQueError: if it cannot be loaded; the present model then goes on.
+        """
+        self._check_not_fixed()
+        with self._task():
+            changes = self._wait_probed()
+            with self._turn:
+                changes.switch(job, source, precision, visitors=self._settings.num_slots)
+        status = self._serving.status(job)
+        assert status is not None  # it serves
+        return status
 
     def shutdown(self) -> None:
-        """Stop every engine; replies in progress end with an error."""
-        with self._condition:
-            engines = {id(loaded.engine): loaded.engine for loaded in self._loaded.values()}
-        for engine in engines.values():
-            engine.shutdown()
+        """Stop downloads and every engine; replies in progress end with an error."""
+        self._cancelled.set()
+        self._serving.unload_all()
 
-    def _load_all(self) -> None:
+    def _check_not_fixed(self) -> None:
+        if self._settings.is_zero_gpu:
+            raise SettingsError("models_are_fixed")
+
+    # ------------------------------------------------------------------ threads
+
+    def _load_planned(self) -> None:
+        """Look at the machine, plan, and load; the first thread's body."""
+        machine, failure = Machine("cpu", "CPU", 0, 0), None
         try:
-            has_device = self._probe_cuda()
-            plan = plan_models(self._settings, has_cuda=has_device)
-            self._set_threads(plan)
-            self._adopt(plan)
-            self._load_plan(plan, has_cuda=has_device)
-            failed = next((status.error for status in self.statuses() if status.state == "failed"), None)
-            if failed and plan.may_fall_back and not plan.is_demonstration:
-                logger.warning("%s Falling back to the demonstration models.", failed)
-                self.shutdown()
-                with self._condition:
-                    self._fallback_error = failed
-                    self._loaded.clear()
-                fallback = replace(plan, models=demonstration_models())
-                self._adopt(fallback)
-                self._load_plan(fallback, has_cuda=has_device)
-        finally:
-            with self._condition:
-                self._is_settled = True
-                self._condition.notify_all()
+            machine = self._probe(self._settings.device)
+        except Exception as error:
+            failure = as_error("the machine", error)
+        loading = ModelLoading(self._settings, machine, self._resolve, self._load, self._cancelled)
+        with self._changed:
+            self._changes = ModelChanges(self._serving, loading, self._settings.memory_gb * GB)
+            self._changed.notify_all()
+        plan = choose_models(self._settings, machine)
+        if failure is not None:
+            self._fail_all(plan, failure)
+            return
+        self._load_plan(plan)
+        failure = next((status.error for status in self.statuses() if status.state == "failed"), None)
+        if failure and plan.may_fall_back and not plan.is_demonstration:
+            logger.warning("%s Falling back to the demonstration models.", failure)
+            self._serving.unload_all()
+            self._fallback_error = failure
+            self._load_plan(replace(plan, models=demonstration_models()))
+
+    def _load_plan(self, plan: ModelPlan) -> None:
+        """Choose precisions and load what fits at once; the rest waits to be asked for."""
+        settings, changes = self._settings, self._wait_probed()
+        machine = changes.loading.machine
+        try:
+            plan = plan_precisions(
+                plan,
+                machine,
+                visitors=settings.num_slots,
+                requested=settings.precision,
+                limit_bytes=changes.limit_bytes,
+            )
+        except SettingsError as error:
+            logger.error("%s", error)
+            self._fail_all(plan, error)
+            return
+        self._serving.adopt(plan)
+        self._set_threads(plan)
+        names = ", ".join(f"{job.value}={planned.source.location}" for job, planned in plan.models.items())
+        logger.info("model plan %s: %s", plan.reason, names)
+        logger.info("%s", explain_memory(plan, machine, settings.precision, "en"))
+        for job, planned in plan.models.items():
+            if self._serving.has_room(planned.needed_bytes(machine), changes.budget()):
+                self._try(job)
+
+    def _fail_all(self, plan: ModelPlan, error: BianQueError) -> None:
+        self._serving.adopt(plan)
+        for job in plan.models:
+            self._serving.update(job, state="failed", error=error)
+
+    def _try(self, job: Job) -> None:
+        """Bring the model of `job` into memory unless it is there; what prevents it becomes its state."""
+        with self._turn:
+            planned = self._serving.planned(job)
+            if planned is None or self._serving.get(job) is not None:
+                return
+            try:
+                self._wait_probed().bring(job)
+            except Exception as error:
+                failure = as_error(planned.spec.name, error)
+                self._serving.update(job, state="failed", fraction=None, error=failure)
 
     def _set_threads(self, plan: ModelPlan) -> None:
         """Use the threads asked for; one for demonstration models, whose steps are too short to share.
@@ -184,54 +294,35 @@ class ModelManager:
 
             torch.set_num_threads(num_threads)
 
-    def _adopt(self, plan: ModelPlan) -> None:
-        with self._condition:
-            self._plan = plan
-            self._statuses = {
-                job: ModelStatus(job, planned.spec.name, "waiting", planned.spec.is_demonstration)
-                for job, planned in plan.models.items()
-            }
-        names = ", ".join(f"{job.value}={planned.source.location}" for job, planned in plan.models.items())
-        logger.info("model plan %s: %s", plan.reason, names)
+    def _wait_probed(self) -> ModelChanges:
+        """Wait until the machine has been looked at."""
+        self.start()
+        with self._changed:
+            self._changed.wait_for(lambda: self._changes is not None)
+            assert self._changes is not None
+            return self._changes
 
-    def _load_plan(self, plan: ModelPlan, *, has_cuda: bool) -> None:
-        by_source: dict[tuple[str, str | None], LoadedModel] = {}
-        for job, planned in plan.models.items():
-            key = (planned.source.location, planned.source.revision)
-            shared = by_source.get(key)
-            if shared is not None and shared.spec.family == planned.spec.family:
-                self._settle(job, replace(shared, spec=planned.spec))
-                continue
-            loaded = self._load_one(job, planned, has_cuda=has_cuda)
-            if loaded is not None:
-                by_source[key] = loaded
+    def _spawn(self, work: Callable[[], None]) -> None:
+        """Do work in a thread of its own; it counts as a task at once."""
+        task = self._task()
+        task.__enter__()
 
-    def _load_one(self, job: Job, planned: PlannedModel, *, has_cuda: bool) -> LoadedModel | None:
+        def run() -> None:
+            try:
+                work()
+            finally:
+                task.__exit__(None, None, None)
+
+        threading.Thread(target=run, name="model-loader", daemon=True).start()
+
+    @contextmanager
+    def _task(self) -> Iterator[None]:
+        """Count a piece of work, so that whoever looks knows that states may change."""
+        with self._changed:
+            self._num_tasks += 1
         try:
-            self._update(job, state="fetching")
-            folder: Path = resolve_snapshot(planned.source)
-            self._update(job, state="loading")
-            loaded = self._load(folder, planned.spec, self._settings, has_cuda=has_cuda)
-        except BianQueError as error:
-            logger.error("%s: %s", planned.spec.name, error)
-            self._update(job, state="failed", error=error)
-            return None
-        except Exception as error:
-            # Whatever a library raises here must end as a state on the page, not as a thread that died unseen.
-            logger.exception("%s could not be loaded", planned.spec.name)
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
-            failure = ModelUnavailableError("load_failed", reason=reason)
-            self._update(job, state="failed", error=failure)
-            return None
-        self._settle(job, loaded)
-        return loaded
-
-    def _settle(self, job: Job, loaded: LoadedModel) -> None:
-        with self._condition:
-            self._loaded[job] = loaded
-        self._update(job, state="ready", device=loaded.device, dtype=loaded.dtype)
-
-    def _update(self, job: Job, **changes: object) -> None:
-        with self._condition:
-            self._statuses[job] = replace(self._statuses[job], **changes)  # type: ignore[arg-type]
-            self._condition.notify_all()
+            yield
+        finally:
+            with self._changed:
+                self._num_tasks -= 1
+                self._changed.notify_all()

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from bianque.engine.sampling import SamplingParams
 from bianque.manager.sizes import ModelSize, measure_config
@@ -19,6 +19,9 @@ Family = Literal["t5", "chatglm"]
 Template = Literal["bianque", "soulchat"]
 Precision = Literal["fp32", "bf16", "fp16", "int8", "int4"]
 """Precision of the weights: a floating-point type, or integers of the published scheme with fp16 scales."""
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+"""All of them, highest first."""
 
 MINIS_FOLDER = Path(__file__).resolve().parent.parent / "minis"
 

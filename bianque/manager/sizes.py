@@ -1,8 +1,8 @@
 """How large a model is, counted from its configuration: parameters, bytes at each precision, KV cache.
 
 Quantization follows the published scheme: the weights of the linears take 8 or 4 bits with one fp16 scale for each
-output row, everything else stays fp16. On the CPU the output head is quantized too, to 8 bits at both precisions, and is
-then a matrix of its own beside the embedding.
+output row; embedding and head stay fp16, and so does everything else on a GPU. On the CPU, which computes in fp32, the
+rest is fp32, and T5's embedding as well.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class ModelSize:
     Attributes:
         linear: weights of the linears that quantization replaces.
         linear_rows: output rows of those linears, each with a scale.
+        embedding: weights of the table of tokens.
         head: weights of the output head.
-        head_rows: rows of the output head; the vocabulary.
-        is_head_tied: whether the head is the embedding itself, which `rest` counts.
-        rest: embeddings, norms and biases.
+        is_head_tied: whether the head is the embedding itself.
+        rest: everything but linears and head: the embedding, norms and biases.
         cache_per_token: keys and values that one token adds to the KV cache.
         max_length: longest sequence by the configuration, in tokens; None if it sets no limit.
     """
 
     linear: int
     linear_rows: int
+    embedding: int
     head: int
-    head_rows: int
     is_head_tied: bool
     rest: int
     cache_per_token: int
@@ -53,17 +53,15 @@ class ModelSize:
 
         Args:
             precision: of the weights.
-            on_cpu: whether they are on the CPU, where int8 and int4 quantize the head as well.
+            on_cpu: whether they are on the CPU, where beside int8 and int4 some weights are fp32.
         """
         if precision in ELEMENT_BYTES:
             return self.num_parameters * ELEMENT_BYTES[precision]
         linear = self.linear * BITS[precision] // 8 + self.linear_rows * SCALE_BYTES
-        rest = self.rest * ELEMENT_BYTES["fp16"]
-        if on_cpu:
-            head = self.head + self.head_rows * SCALE_BYTES
-        else:
-            head = 0 if self.is_head_tied else self.head * ELEMENT_BYTES["fp16"]
-        return linear + head + rest
+        half, full = ELEMENT_BYTES["fp16"], ELEMENT_BYTES["fp32" if on_cpu else "fp16"]
+        embedding = self.embedding * (half if self.is_head_tied else full)
+        head = 0 if self.is_head_tied else self.head * half
+        return linear + embedding + head + (self.rest - self.embedding) * full
 
 
 def measure_config(config: Mapping[str, Any], family: Family) -> ModelSize:
@@ -84,8 +82,8 @@ def _measure_chatglm(config: Mapping[str, Any]) -> ModelSize:
     return ModelSize(
         linear=layers * (4 * hidden * hidden + 2 * hidden * inner),
         linear_rows=rows,
+        embedding=vocabulary * hidden,
         head=vocabulary * hidden,
-        head_rows=vocabulary,
         is_head_tied=True,
         rest=vocabulary * hidden + rows + layers * 4 * hidden + 2 * hidden,  # every row has a bias
         cache_per_token=2 * layers * hidden,
@@ -106,8 +104,8 @@ def _measure_t5(config: Mapping[str, Any]) -> ModelSize:
     return ModelSize(
         linear=num_attentions * 4 * hidden * width + (encoders + decoders) * feed_forward,
         linear_rows=num_attentions * (3 * width + hidden) + (encoders + decoders) * feed_forward_rows,
+        embedding=vocabulary * hidden,
         head=vocabulary * hidden,
-        head_rows=vocabulary,
         is_head_tied=bool(config.get("tie_word_embeddings", True)),
         rest=vocabulary * hidden + norms + 2 * buckets * int(config["num_heads"]),
         cache_per_token=2 * decoders * width,

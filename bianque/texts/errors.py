@@ -14,6 +14,14 @@ ERRORS: dict[str, Text] = {
         "环境变量 {name} 已不再使用；请删除它，改用 {other}，然后重新启动。",
         "Environment variable {name} is no longer used; unset it, set {other} in its place and start again.",
     ),
+    "server_not_running": Text(
+        "这台机器的端口 {port} 上没有运行中的服务；请先用 python app.py 启动，或用 --port 指定端口。",
+        "No server runs on port {port} of this machine; start one with python app.py, or name its port with --port.",
+    ),
+    "server_is_another": Text(
+        "端口 {port} 上运行的是别的程序；请用 --port 指定本项目服务的端口。",
+        "Another program answers on port {port}; name the port of this project's server with --port.",
+    ),
     "port_in_use": Text(
         "端口 {port} 已被占用；请关闭占用它的程序，或设置环境变量 GRADIO_SERVER_PORT 换一个端口。",
         "Port {port} is already in use; stop the program that uses it or choose another with GRADIO_SERVER_PORT.",
@@ -59,6 +67,14 @@ ERRORS: dict[str, Text] = {
         "还没有可以重试的回复；请先发送一条消息。",
         "There is no reply to retry yet; send a message first.",
     ),
+    "nothing_to_export": Text(
+        "还没有可以导出的对话；请先发送一条消息。",
+        "There is no conversation to export yet; send a message first.",
+    ),
+    "export_invalid": Text(
+        "这个文件不是本页导出的 JSON，无法打开。",
+        "This file is no JSON exported by this page, so it cannot be opened.",
+    ),
     # engine
     "queue_full": Text(
         "排队已满（{waiting} 人在等）；请过一会儿再试。",
@@ -80,6 +96,14 @@ ERRORS: dict[str, Text] = {
         "内存不足，这条回复已中断；请缩短对话、减少同时使用的人数，或换用更低的精度。",
         "Memory ran out and this reply was stopped; shorten the conversation, let fewer people in at once, "
         "or use a lower precision.",
+    ),
+    "visitor_busy": Text(
+        "您已有 {limit} 条回复在生成或排队；请等其中一条结束，或先停止它。",
+        "You have {limit} replies running or waiting already; wait for one of them to end, or stop it first.",
+    ),
+    "worker_failed": Text(
+        "生成引擎出错，已重新启动；请重试。",
+        "The generation engine failed and has started anew; please try again.",
     ),
     "engine_stopped": Text(
         "生成引擎已停止；请刷新页面或稍后再试。",
@@ -185,10 +209,6 @@ ERRORS: dict[str, Text] = {
     "snapshot_cancelled": Text(
         "已停止下载 {repo_id}；下次会从这里继续。",
         "The download of {repo_id} was stopped; the next one goes on from here.",
-    ),
-    "download_name_unknown": Text(
-        "没有名为 {got} 的模型；请从 {expected} 中选择，或写 Hub 仓库名（所有者/名称）。",
-        "There is no model named {got}; choose one of {expected}, or name a repo of the Hub as owner/name.",
     ),
     "precision_impossible": Text(
         "设备 {device} 不能以 {precision} 运行；请把 BIANQUE_PRECISION 设为 auto 或 {possible}。",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -48,12 +49,18 @@ def reply_note(update: ReplyUpdate, language: Language, *, question: int | None 
     notes = []
     if question is not None:
         notes.append(text("asking_number", language, number=question))
+    if update.loading is not None:
+        notes.append(update.loading.describe(language))
     if update.queue_position is not None:
         notes.append(text("reply_queued", language, position=update.queue_position))
+    if update.expected_wait_seconds is not None:
+        notes.append(text("reply_wait", language, seconds=math.ceil(update.expected_wait_seconds)))
     if update.finish_reason == "cancelled":
         notes.append(text("reply_stopped", language))
     if update.finish_reason == "length":
         notes.append(text("reply_cut", language))
+    if update.finish_reason == "deadline":
+        notes.append(text("reply_late", language))
     if update.num_trimmed_turns:
         notes.append(text("reply_trimmed", language, count=update.num_trimmed_turns))
     if mentions_dose(update.text):

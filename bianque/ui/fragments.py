@@ -11,7 +11,7 @@ from bianque.texts import Language, text
 
 if TYPE_CHECKING:
     from bianque.consultation.service import ServiceStatus
-    from bianque.manager.manager import ModelStatus
+    from bianque.manager.status import ModelStatus
 
 LOGO = (
     '<svg class="bq-logo" viewBox="0 0 40 40" aria-hidden="true"><rect width="40" height="40" rx="11"/>'
@@ -79,9 +79,20 @@ def status_banner(status: ServiceStatus, language: Language) -> str:
 
 
 def _loading_line(status: ServiceStatus, language: Language) -> str:
-    states = [f"{model.name} {text(f'state_{model.state}', language)}" for model in status.models]
-    detail = _separator(language).join(dict.fromkeys(states)) or text(status.reason, language, reason="")
-    return _status_line("loading", text("status_loading", language), detail)
+    """Return the line of a page whose models are not all there: one part for each model, with a bar for what moves."""
+    states = dict.fromkeys(_model_state(model, language) for model in status.models if model.state != "failed")
+    if not states:
+        return _status_line("loading", text("status_loading", language), text(status.reason, language, reason=""))
+    return _status_line("loading", text("status_loading", language), "", "".join(states))
+
+
+def _model_state(model: ModelStatus, language: Language) -> str:
+    words = escape(f"{model.name} {model.describe(language)}")
+    bar = ""
+    if model.is_busy:
+        value = "" if model.percent is None else f' value="{model.percent}"'
+        bar = f'<progress max="100"{value} aria-label="{escape(model.name)}"></progress>'
+    return f'<span class="bq-model">{words}{bar}</span>'
 
 
 def _answering_line(status: ServiceStatus, answering: Sequence[ModelStatus], language: Language) -> str:
@@ -93,15 +104,16 @@ def _answering_line(status: ServiceStatus, answering: Sequence[ModelStatus], lan
         stop = "" if why.endswith(("。", ".")) else "。" if language == "zh" else ". "
         detail = f"{why}{stop}{text('status_demonstration_hint', language)}"
         return _status_line("demonstration", text("status_demonstration", language), detail)
-    devices = ", ".join(dict.fromkeys(f"{model.device} {model.dtype}".strip() for model in answering))
+    devices = ", ".join(dict.fromkeys(f"{model.device} {model.precision}".strip() for model in answering))
     detail = _separator(language).join((names, reason, devices))
     return _status_line("real", text("status_real", language), detail)
 
 
-def _status_line(kind: str, title: str, detail: str) -> str:
+def _status_line(kind: str, title: str, detail: str, parts: str = "") -> str:
+    """Return one line; `parts` is markup that stands after the words."""
     return (
         f'<div class="bq-status bq-{kind}" role="status"><span class="bq-dot" aria-hidden="true"></span>'
-        f"<p><strong>{escape(title)}</strong> <span>{escape(detail)}</span></p></div>"
+        f"<p><strong>{escape(title)}</strong> <span>{escape(detail)}</span></p>{parts}</div>"
     )
 
 

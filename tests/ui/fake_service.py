@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 from bianque.consultation.messages import Author, Message, Mode, ReplyOptions, ReplyUpdate, Role
 from bianque.errors import BianQueError
+from bianque.manager.registry import Job
+from bianque.manager.status import ModelStatus
 
 QUESTION = "您这种情况持续多长时间了？晚上大概能睡几个小时？"
 ADVICE = (
@@ -48,6 +50,7 @@ class FakeService:
         error_after: number of characters before `error` comes.
         queue_positions: places reported before the reply starts.
         is_settled: whether the models are loaded.
+        fraction: how far loading is.
         calls: what was asked.
         num_running: replies whose iterators are open.
     """
@@ -60,6 +63,7 @@ class FakeService:
     num_trimmed_turns: int = 0
     is_settled: bool = True
     is_demonstration: bool = True
+    fraction: float | None = None
     failure: BianQueError | None = None
     num_failed: int = 2
     calls: list[Call] = field(default_factory=list)
@@ -74,8 +78,8 @@ class FakeService:
 
     def status(self) -> SimpleNamespace:
         models = tuple(
-            SimpleNamespace(name=name, state=state, error=error, device="cpu", dtype="fp32")
-            for name, state, error in self._states()
+            ModelStatus(job, name, state, error=error, device="cpu", precision="fp32", fraction=self.fraction)
+            for job, (name, state, error) in zip((Job.ASKER, Job.ADVISER), self._states(), strict=True)
         )
         reason = "plan_no_gpu" if self.is_demonstration else "plan_gpu"
         return SimpleNamespace(

@@ -1,0 +1,134 @@
+"""The two ways a model comes to serve a job: it is brought into memory, or it takes another one's place.
+
+Whoever calls this sees to it that one call runs at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import partial
+
+from bianque.errors import BianQueError, ModelUnavailableError
+from bianque.manager.catalogue import describe_source
+from bianque.manager.loading import ModelLoading
+from bianque.manager.plan import PlannedModel
+from bianque.manager.precision import budget_bytes, plan_memory
+from bianque.manager.registry import Job
+from bianque.manager.residents import Key, NoRoomError
+from bianque.manager.serving import Serving
+from bianque.manager.status import ModelStatus
+from bianque.settings import ModelSource, PrecisionChoice
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelChanges:
+    """Changes to what is in memory.
+
+    Attributes:
+        serving: the state that is changed.
+        loading: how models come into memory.
+        limit_bytes: the owner's own limit of memory; 0 for none.
+    """
+
+    serving: Serving
+    loading: ModelLoading
+    limit_bytes: int
+
+    def bring(self, job: Job) -> None:
+        """Load the model planned for `job`, or share one that is in memory.
+
+        Raises:
+            Exception: whatever prevents it; see `as_error`.
+        """
+        planned = self.serving.planned(job)
+        assert planned is not None
+        resident = self.serving.find(planned.key)
+        if resident is None:
+            tell = partial(self.serving.update, job)
+            folder, described = self.loading.fetch(planned, tell)
+            keep = self.serving.keys_beside(job)
+            make_room = partial(self._make_room, described, keep)
+            resident = self.loading.load_at_best(folder, described, tell, make_room)
+        self.serving.install(job, resident)
+
+    def switch(self, job: Job, source: ModelSource, precision: PrecisionChoice, *, visitors: int) -> None:
+        """Let another model do `job`; when it cannot be loaded, the present one goes on.
+
+        Raises:
+            BianQueError: if it cannot be loaded.
+        """
+        before = self.serving.planned(job)
+        spec, source = describe_source(source, job)
+        planned = PlannedModel(spec, source)
+        self.serving.set_incoming(ModelStatus(job, spec.name, "absent", spec.is_demonstration))
+        try:
+            planned = self._plan_beside(job, planned, precision, visitors)
+            resident = self.serving.find(planned.key)
+            if resident is None:
+                tell = self.serving.update_incoming
+                folder, planned = self.loading.fetch(planned, tell)
+                make_room = partial(self._make_room_for_successor, planned, job)
+                resident = self.loading.load_at_best(folder, planned, tell, make_room)
+        except Exception as error:
+            failure = as_error(spec.name, error)
+            self.serving.update_incoming(state="failed", error=failure)
+            if before is not None and self.serving.get(job) is None:
+                self._bring_back(job)
+            raise failure from error
+        self.serving.set_incoming(None)
+        self.serving.replan(job, planned)
+        self.serving.install(job, resident)
+        logger.info("%s now serves the %s at %s", planned.spec.name, job.value, resident.precision)
+
+    def budget(self, *extra: PlannedModel) -> int:
+        """Return what all models may take of the device together."""
+        plan = self.serving.plan
+        specs = [planned.spec for planned in (*(plan.models.values() if plan else ()), *extra)]
+        return budget_bytes(specs, self.loading.machine, self.limit_bytes)
+
+    def _plan_beside(self, job: Job, planned: PlannedModel, precision: PrecisionChoice, visitors: int) -> PlannedModel:
+        """Choose a precision for a model beside those that are needed at the same time."""
+        taken = self.serving.bytes_of(self.serving.keys_beside(job))
+        machine = self.loading.machine
+        memory = plan_memory(
+            [planned.spec],
+            replace(machine, device_bytes=max(0, machine.device_bytes - taken)),
+            visitors=visitors,
+            requested=precision,
+            limit_bytes=max(1, self.limit_bytes - taken) if self.limit_bytes else 0,
+        )
+        return replace(planned, precision=memory.precisions[0], visitors=memory.visitors)
+
+    def _make_room(self, planned: PlannedModel, keep: Collection[Key], num_bytes: int) -> None:
+        self.serving.make_room(planned.spec.name, num_bytes, self.budget(planned), keep)
+
+    def _make_room_for_successor(self, planned: PlannedModel, job: Job, num_bytes: int) -> None:
+        """Make room and leave the present model alone if possible."""
+        before = self.serving.planned(job)
+        keep = self.serving.keys_beside(job)
+        try:
+            self._make_room(planned, {*keep, *([before.key] if before else [])}, num_bytes)
+        except NoRoomError:
+            self._make_room(planned, keep, num_bytes)
+
+    def _bring_back(self, job: Job) -> None:
+        try:
+            self.bring(job)
+        except Exception as error:
+            planned = self.serving.planned(job)
+            assert planned is not None
+            self.serving.update(job, state="failed", error=as_error(planned.spec.name, error))
+
+
+def as_error(name: str, error: Exception) -> BianQueError:
+    """Return what people are told about an error, and log it: a library's own must end as a sentence as well."""
+    if isinstance(error, BianQueError):
+        logger.error("%s: %s", name, error)
+        return error
+    logger.error("%s could not be loaded", name, exc_info=error)
+    lines = str(error).strip().splitlines()
+    return ModelUnavailableError("load_failed", reason=f"{type(error).__name__}: {lines[0][:200] if lines else ''}")
