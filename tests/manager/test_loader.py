@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from bianque.engine.sampling import SamplingParams
 from bianque.errors import SettingsError, SnapshotError
-from bianque.manager.loader import choose_device, choose_dtype, load_model
+from bianque.manager.loader import choose_device, choose_precision, load_model
 from bianque.manager.registry import MINI_ASKER
 from bianque.settings import Settings
 
@@ -79,11 +79,13 @@ def test_pickled_shards_give_the_same_model(load, folder):
     assert replies[0] == replies[1]
 
 
-@pytest.mark.parametrize(("dtype", "torch_dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
-def test_other_dtypes(load, folder, dtype, torch_dtype):
-    loaded = load(folder, dtype=dtype)
-    assert loaded.dtype == dtype
-    assert loaded.engine._runner._model.get_output_embeddings().weight.dtype == torch_dtype
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int8", "int4"])
+def test_other_precisions_generate(load, folder, precision):
+    loaded = load(folder, precision=precision)
+    assert loaded.dtype == precision
+    params = SamplingParams(temperature=0, max_new_tokens=5)
+    sequence = loaded.engine.submit(loaded.encode("病人：咳嗽\\n医生："), params)
+    assert list(loaded.engine.stream(sequence))
 
 
 def test_a_truncated_safetensors_file_is_named(load, folder):
@@ -150,9 +152,9 @@ def test_a_gpu_that_is_not_there_is_refused():
     assert "cuda:1" in str(caught.value)
 
 
-def test_device_and_dtype_choices():
+def test_device_and_precision_choices():
     assert choose_device("auto", has_cuda=False) == "cpu"
     assert choose_device("auto", has_cuda=True) == "cuda"
-    assert choose_dtype("auto", "cpu") == "fp32"
-    assert choose_dtype("auto", "cuda:0") == "fp16"
-    assert choose_dtype("bf16", "cpu") == "bf16"
+    assert choose_precision("auto", "cpu") == "fp32"
+    assert choose_precision("auto", "cuda:0") == "fp16"
+    assert choose_precision("bf16", "cpu") == "bf16"
