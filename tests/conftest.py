@@ -32,18 +32,19 @@ def serve(tmp_path_factory) -> Iterator[Callable[..., str]]:
 
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-    demos = []
+    demos = {}
 
-    def launch(service, **options) -> str:
+    def launch(service, *, port: int | None = None, **options) -> str:
         demo = build_demo(service, **options).queue(**queue_options())
-        demos.append(demo)
         _, url, _ = demo.launch(
-            server_name="127.0.0.1", server_port=free_port(), prevent_thread_lock=True, **launch_options()
+            server_name="127.0.0.1", server_port=port or free_port(), prevent_thread_lock=True, **launch_options()
         )
+        demos[url] = demo
         return url
 
+    launch.stop = lambda url: demos.pop(url).close()
     yield launch
-    for demo in demos:
+    for demo in demos.values():
         demo.close()
     monkeypatch.undo()
 

@@ -25,6 +25,8 @@ PAGE: dict[str, Text] = {
     # how a reply is doing
     "reply_thinking": Text("正在思考", "Thinking"),
     "reply_queued": Text("排队第 {position} 位", "number {position} in the queue"),
+    "reply_wait": Text("预计约 {seconds} 秒", "about {seconds} s"),
+    "reply_late": Text("已到时间上限", "time limit reached"),
     "reply_stopped": Text("已停止", "stopped"),
     "reply_cut": Text("已到长度上限", "length limit reached"),
     "reply_trimmed": Text("对话较长，最早 {count} 轮未参与本次回答", "the oldest {count} turns were left out"),
@@ -80,6 +82,31 @@ PAGE: dict[str, Text] = {
     "seed_label": Text("随机种子（可空）", "Seed (optional)"),
     "seed_placeholder": Text("每次随机", "random each time"),
     "seed_hint": Text("填写后，相同输入得到相同回复", "With a seed, equal input gives equal replies"),
+    # conversations kept in the browser
+    "kept_label": Text("我的对话", "My conversations"),
+    "kept_new": Text("新对话", "New conversation"),
+    "kept_agree": Text("保存在这个浏览器里", "Keep them in this browser"),
+    "kept_agree_hint": Text(
+        "只存在您的设备上；公用电脑请勿勾选。取消勾选会删除已保存的对话。",
+        "On your device only; leave it off on a shared computer. Unticking deletes what was kept.",
+    ),
+    "kept_list": Text("已保存", "Kept"),
+    "kept_forget": Text("全部删除", "Delete everything"),
+    # sharing
+    "share_label": Text("导出与分享", "Export and share"),
+    "share_paper": Text("打印 / PDF", "Print / PDF"),
+    "share_open": Text("打开导出的 JSON", "Open an exported JSON"),
+    "share_question": Text("链接里的第一个问题（可空）", "First question in the link (optional)"),
+    "share_question_hint": Text(
+        "链接只带设置和这句话，不带对话", "The link carries settings and this, never the conversation"
+    ),
+    "share_make": Text("生成链接", "Make a link"),
+    "share_link": Text("链接", "Link"),
+    "export_time": Text("时间", "Time"),
+    "export_models": Text("模型", "Models"),
+    "export_version": Text("程序版本", "Version"),
+    "export_parameters": Text("参数", "Parameters"),
+    "export_visitor": Text("用户", "Visitor"),
     # emergency
     "emergency_call_120": Text("拨打 120", "Call 120"),
     "emergency_call_12356": Text("拨打 12356", "Call 12356"),

@@ -20,6 +20,10 @@ from bianque.ui.guidance import Guidance
 from bianque.ui.handlers import LOAD_POLL_SECONDS, Handlers
 from bianque.ui.history import Limits
 from bianque.ui.launch import translations
+from bianque.ui.options import OPTION_NAMES
+from bianque.ui.panels import kept_panel, share_panel
+from bianque.ui.sharing import Sharing
+from bianque.ui.wiring import INSTANT, RAW, connect_kept, connect_share, script
 
 if TYPE_CHECKING:
     from bianque.consultation.service import ConsultationService
@@ -46,8 +50,20 @@ def build_demo(service: ConsultationService, limits: Limits | None = None) -> gr
                 parts = _conversation(i18n)
             with gr.Column(scale=1, min_width=280, elem_id="side"):
                 choices = _choices(i18n, service)
+                kept, share = kept_panel(i18n), share_panel(i18n)
                 gr.HTML(i18n("footer"), elem_id="foot", padding=False)
-        _connect(demo, handlers, Guidance(limits), parts, choices)
+        outputs = [parts[name] for name in CONVERSATION]
+        arrival, changed = _connect(demo, handlers, parts, choices, outputs)
+        sharing = Sharing(service, limits)
+        conversation, options = [parts["older"], parts["chatbot"]], [choices[name] for name in OPTION_NAMES]
+        settings = [choices[name] for name in ("mode", "seed", "greedy", "asking_limit")]
+        with_mode = [*conversation, choices["mode"]]
+        changed += connect_kept(handlers, sharing, kept, with_mode, outputs, arrival, settings)
+        changed += connect_share(sharing, share, parts["summary_text"], conversation, options, outputs, settings)
+        around = [parts[name] for name in ("asking", "progress", "advise", "summary", "summary_text", "show_older")]
+        guidance = Guidance(limits)
+        for event in changed:
+            event.then(guidance.settle, [parts["corrected"], *conversation, *options], around, **RAW)
         chat = make_chat(handlers.updates, service.default_options, limits)
         api(chat, api_name="chat", concurrency_limit=None)
     # Without this, gradio puts the platform's own header into a page opened directly, with requests to other hosts.
@@ -75,6 +91,7 @@ def _conversation(i18n: gr.I18n) -> dict[str, Any]:
         latex_delimiters=[],
         group_consecutive_messages=False,
         feedback_options=["Like", "Dislike"],
+        autoscroll=False,  # gradio's pulls a reader back who has scrolled up; the page's script follows instead
     )
     parts["emergency"] = gr.HTML(visible=False, elem_id="emergency", padding=False)
     with gr.Row(visible=False, elem_id="asking") as parts["asking"]:
@@ -147,12 +164,10 @@ def _choices(i18n: gr.I18n, service: ConsultationService) -> dict[str, Any]:
     return choices
 
 
-# In the order of `options.read_options`.
-OPTIONS = ("mode", "top_p", "temperature", "max_new_tokens", "seed", "greedy", "asking_limit")
 # What a mode has its own defaults for.
 DEFAULTS = ("top_p", "temperature", "max_new_tokens")
-INSTANT: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-# Values go to the handlers as they came: their own checks have a sentence for each fault.
+# In the order of `updates.PageUpdate`.
+CONVERSATION = ("chatbot", "message", "emergency", "returned", "older")
 STREAMED: dict[str, Any] = {
     "preprocess": False,
     "concurrency_limit": None,
@@ -162,13 +177,11 @@ STREAMED: dict[str, Any] = {
 
 
 def _connect(
-    demo: gr.Blocks, handlers: Handlers, guidance: Guidance, parts: dict[str, Any], choices: dict[str, Any]
-) -> None:
-    raw = {**INSTANT, "preprocess": False}
+    demo: gr.Blocks, handlers: Handlers, parts: dict[str, Any], choices: dict[str, Any], outputs: list[Any]
+) -> tuple[Any, list[Any]]:
+    """Connect the conversation and its settings; return the loading, and what gives the page another conversation."""
     chatbot, message, returned, older = parts["chatbot"], parts["message"], parts["returned"], parts["older"]
-    outputs = [chatbot, message, parts["emergency"], returned, older]
-    options = [choices[name] for name in OPTIONS]
-    conversation = [older, chatbot, *options]
+    conversation = [older, chatbot, *(choices[name] for name in OPTION_NAMES)]
     running = [
         message.submit(handlers.send, [message, *conversation], outputs, **STREAMED),
         parts["advise"].click(handlers.advise_now, [message, *conversation], outputs, **STREAMED),
@@ -178,28 +191,23 @@ def _connect(
     ]
     changed = [
         *(event.then(handlers.give_back, [returned, message], [message, returned], **INSTANT) for event in running),
-        chatbot.undo(handlers.undo, [older, chatbot, message], outputs, **raw),
-        chatbot.clear(handlers.clear, choices["mode"], outputs, **raw).then(
+        chatbot.undo(handlers.undo, [older, chatbot, message], outputs, **RAW),
+        chatbot.clear(handlers.clear, choices["mode"], outputs, **RAW).then(
             lambda: False, None, parts["corrected"], **INSTANT
         ),
-        parts["show_older"].click(handlers.show_older, [older, chatbot], outputs, **raw),
+        parts["show_older"].click(handlers.show_older, [older, chatbot], outputs, **RAW),
     ]
     message.stop(handlers.stop, **INSTANT)
-    chatbot.option_select(handlers.take_answer, message, message, **raw)
-    chatbot.like(handlers.feedback, **raw)
-
-    polled = [parts["banner"], parts["timer"], *(choices[name] for name in DEFAULTS)]
-    changed.append(demo.load(handlers.load, choices["mode"], [chatbot, *polled], **raw))
-    parts["timer"].tick(handlers.poll, choices["mode"], polled, **raw)
-    sliders = [choices[name] for name in DEFAULTS]
-    changed.append(
-        choices["mode"].change(handlers.choose_mode, [choices["mode"], chatbot], [chatbot, *sliders], **raw)
-    )
-    reset = [*sliders, choices["seed"], choices["greedy"], choices["asking_limit"]]
-    choices["reset"].click(handlers.reset, choices["mode"], reset, **raw)
-    demo.unload(handlers.stop)
-
+    chatbot.option_select(handlers.take_answer, message, message, **RAW)
+    chatbot.like(handlers.feedback, **RAW)
     parts["summary_text"].input(lambda: True, None, parts["corrected"], **INSTANT)
-    around = [parts[name] for name in ("asking", "progress", "advise", "summary", "summary_text", "show_older")]
-    for event in changed:
-        event.then(guidance.settle, [parts["corrected"], *conversation], around, **raw)
+
+    mode, sliders = choices["mode"], [choices[name] for name in DEFAULTS]
+    polled = [parts["banner"], parts["timer"], *sliders]
+    arrival = demo.load(handlers.load, mode, [chatbot, *polled], js=script("loading"), **RAW)
+    parts["timer"].tick(handlers.poll, mode, polled, **RAW)
+    changed.append(mode.change(handlers.choose_mode, [mode, chatbot], [chatbot, *sliders], **RAW))
+    reset = [*sliders, choices["seed"], choices["greedy"], choices["asking_limit"]]
+    choices["reset"].click(handlers.reset, mode, reset, **RAW)
+    demo.unload(handlers.stop)
+    return arrival, changed

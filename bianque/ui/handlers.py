@@ -24,6 +24,7 @@ from bianque.ui import fragments
 from bianque.ui.asking import number_of_questions, reply_note
 from bianque.ui.history import Entry, Limits, join_histories, read_history, say, strip_controls, write_history
 from bianque.ui.language import language_of
+from bianque.ui.links import link_mode, read_link
 from bianque.ui.options import read_mode, read_options
 from bianque.ui.running import RunningReplies
 from bianque.ui.throttle import throttle
@@ -225,14 +226,14 @@ class Handlers:
         status = self._service.status()
         banner = fragments.status_banner(status, language_of(request))
         # Until the models are known the sliders stay as they are: a visitor may be moving one.
-        defaults = self._defaults(mode) if status.is_settled else (gr.skip(),) * 3
+        defaults = self._defaults(mode, request) if status.is_settled else (gr.skip(),) * 3
         return (banner, gr.Timer(active=not status.is_settled), *defaults)
 
     def choose_mode(self, request: gr.Request, mode: object, history: object) -> tuple[Any, ...]:
         """Return the mode's defaults, and its greeting while nothing has been said."""
         try:
             has_begun = any(entry.message.role is Role.USER for entry in read_history(history, self._limits))
-            return (gr.skip() if has_begun else self._opening(mode, request), *self._defaults(mode))
+            return (gr.skip() if has_begun else self._opening(mode, request), *self._defaults(mode, request))
         except InputError as error:
             warn(error, language_of(request))
             return (gr.skip(),) * 4
@@ -240,7 +241,8 @@ class Handlers:
     def reset(self, request: gr.Request, mode: object) -> tuple[Any, ...]:
         """Return the mode's defaults of every setting: sliders, no seed, no greedy decoding, asking limit."""
         try:
-            return (*self._defaults(mode), "", False, self._service.default_options(read_mode(mode)).asking_limit)
+            options = self._service.default_options(read_mode(mode))
+            return (options.top_p, options.temperature, options.max_new_tokens, "", False, options.asking_limit)
         except InputError as error:
             warn(error, language_of(request))
             return (gr.skip(),) * 6
@@ -258,8 +260,14 @@ class Handlers:
         words, title = fragments.greeting(read_mode(mode), language)
         return write_history([Entry(Message(Role.ASSISTANT, words, Author.GREETING), title)])
 
-    def _defaults(self, mode: object) -> tuple[float, float, int]:
+    def _defaults(self, mode: object, request: gr.Request) -> tuple[float, float, int]:
+        """Return the mode's defaults, or what the link that led here says in their place."""
         options = self._service.default_options(read_mode(mode))
+        try:
+            if link_mode(request.query_params) in (None, options.mode):
+                options = read_link(request.query_params, options, self._limits).options
+        except InputError:
+            pass  # told once, when the page is opened
         return options.top_p, options.temperature, options.max_new_tokens
 
 

@@ -9,7 +9,7 @@ import gradio as gr
 from bianque.texts import Language, text
 from bianque.texts.page import PAGE
 from bianque.ui import fragments
-from bianque.ui.theme import FAVICON_FILE, STYLE_FILE, make_theme
+from bianque.ui.theme import FAVICON_FILE, SCRIPT_FILE, STYLE_FILE, make_theme
 
 # Refuses every request to another host, should anything ever ask for one.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -28,6 +28,8 @@ CONTENT_SECURITY_POLICY = "; ".join(
 HEAD = (
     f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">'
     '<meta name="referrer" content="no-referrer">'
+    # In the page itself, so that it runs before gradio's modules, which read the language and the storage.
+    f"<script>{SCRIPT_FILE.read_text(encoding='utf-8')}</script>"
 )
 LOCALES: dict[str, Language] = {
     **dict.fromkeys(("zh", "zh-CN", "zh-TW", "zh-HK", "zh-SG", "zh-Hans", "zh-Hant"), "zh"),

@@ -8,6 +8,8 @@ from bianque.consultation.messages import ASKING_LIMIT_RANGE, MAX_NEW_TOKENS_RAN
 from bianque.errors import InputError
 
 SEED_RANGE = (0, 2**31 - 1)
+# In the order of `read_options` and of the page's inputs.
+OPTION_NAMES = ("mode", "top_p", "temperature", "max_new_tokens", "seed", "greedy", "asking_limit")
 
 
 def read_options(
@@ -19,7 +21,7 @@ def read_options(
     greedy: object = False,
     asking_limit: object = 8,
 ) -> ReplyOptions:
-    """Return the options a page or an API caller sent, in the order of the page's inputs.
+    """Return the options a page or an API caller sent, in the order of `OPTION_NAMES`.
 
     Args:
         mode: a name of `Mode`.

@@ -13,7 +13,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from bianque.texts import text
-from tests.ui.fake_service import ADVICE, QUESTION, FakeService
+from tests.ui.fake_service import ADVICE, QUESTION
 
 ARGUMENTS = {
     "message": "我失眠",
@@ -24,22 +24,6 @@ ARGUMENTS = {
     "max_new_tokens": 256,
     "seed": None,
 }
-
-
-@pytest.fixture(scope="module")
-def served():
-    return FakeService()
-
-
-@pytest.fixture(scope="module")
-def url(serve, served):
-    return serve(served)
-
-
-@pytest.fixture
-def service(served):
-    served.reset()
-    return served
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +81,7 @@ def test_the_conversation_is_what_the_caller_sends(connect, service):
         ({"temperature": "warm"}, "temperature 应在"),
         ({"max_new_tokens": 10**9}, "max_new_tokens 应在"),
         ({"seed": -5}, "seed 应在"),
+        ({"asking_limit": 9}, "asking_limit 应在"),
     ],
 )
 def test_bad_input_has_one_sentence(connect, service, changes, sentence):
@@ -115,6 +100,11 @@ def test_numbers_that_are_none_are_refused(url, service, value):
     answer = httpx.get(f"{url}gradio_api/call/chat/{posted.json()['event_id']}", timeout=20).text
     assert "event: error" in answer and "top_p" in answer
     assert service.calls == []
+
+
+def test_the_asking_limit_reaches_the_service(connect, service):
+    ask(connect(), asking_limit=2)
+    assert service.calls[0].options.asking_limit == 2
 
 
 def test_errors_follow_the_callers_language(connect, service):

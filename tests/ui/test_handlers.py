@@ -337,6 +337,16 @@ def test_loading_is_polled_until_it_ends(page, service):
     assert timer.active is False and text("status_demonstration", "en") in banner
 
 
+def test_loading_shows_a_bar_for_each_model(page, service):
+    service.is_settled, service.fraction = False, 0.375
+    banner, *_ = page.poll(request(), "joint")
+    assert banner.count("<progress") == 2 and banner.count('value="37"') == 2
+    assert "mini-asker 正在载入 37 %" in banner
+    service.fraction = None
+    banner, *_ = page.poll(request("en"), "joint")
+    assert "mini-adviser loading" in banner and "value=" not in banner
+
+
 def test_a_failed_model_is_told_beside_those_that_answer(page, service):
     service.failure = ModelUnavailableError("model_loading", name="<BianQue>")
     banner, *_ = page.poll(request(), "joint")

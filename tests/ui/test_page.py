@@ -20,38 +20,6 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touc
 GUARD = "\u2060"
 
 
-@pytest.fixture(scope="module")
-def served():
-    return FakeService()
-
-
-@pytest.fixture(scope="module")
-def url(serve, served):
-    return serve(served)
-
-
-@pytest.fixture
-def service(served):
-    served.reset(seconds_per_token=0.01)
-    return served
-
-
-@pytest.fixture
-def visit(chromium, url, service):
-    """Open pages; after the test no page has asked another host for anything or raised a script error."""
-    visitors = []
-
-    def open_page(**options) -> Visitor:
-        visitors.append(Visitor(chromium, url, **options))
-        return visitors[-1]
-
-    yield open_page
-    for visitor in visitors:
-        visitor.close()
-    assert [visitor.foreign_requests for visitor in visitors] == [[]] * len(visitors)
-    assert [visitor.errors for visitor in visitors] == [[]] * len(visitors)
-
-
 def test_a_conversation_asks_and_then_advises(visit):
     visitor = visit()
     assert visitor.reply_text(0) == text("greeting_bianque", "zh")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Browser, Page, expect
+import json
+from datetime import UTC, datetime
+
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from bianque.consultation.messages import ReplyOptions
+from bianque.ui.export import Record, to_json
 
 PATIENCE_MS = 15_000
 
@@ -10,21 +16,34 @@ PATIENCE_MS = 15_000
 class Visitor:
     """One open page; everything it asks of other hosts and every page error is noted."""
 
-    def __init__(self, browser: Browser, url: str, **context_options):
+    def __init__(
+        self,
+        browser: Browser | None,
+        url: str,
+        *,
+        query: str = "",
+        context: BrowserContext | None = None,
+        **context_options,
+    ):
         options = {"locale": "zh-CN", "viewport": {"width": 1280, "height": 860}, **context_options}
-        self.context = browser.new_context(**options)
+        self.context = context or browser.new_context(**options)
         self.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        self.url = url
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE_MS)
         self.foreign_requests: list[str] = []
         self.errors: list[str] = []
         self.page.on("request", lambda request: self._note(request.url, url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(url)
+        self.page.goto(url + query)
         self.box = self.page.locator("#message textarea")
         self.replies = self.page.locator("#chat [data-testid=bot]")
         self.messages = self.page.locator("#chat [data-testid=user]")
         expect(self.replies).to_have_count(1, timeout=PATIENCE_MS)
+
+    def beside(self) -> Visitor:
+        """Open another tab of the same browser."""
+        return Visitor(None, self.url, context=self.context)
 
     def _note(self, requested: str, url: str) -> None:
         if not requested.startswith((url, "data:", "blob:")):
@@ -58,6 +77,23 @@ class Visitor:
     def button(self, label: str):
         """Return a button of the last message that has it."""
         return self.page.locator(f"#chat .message-buttons button[aria-label='{label}']").last
+
+    def open_panel(self, name: str) -> None:
+        """Open a panel of the side: settings, kept or share."""
+        self.page.locator(f"#{name} button.label-wrap").click()
+
+    def reload(self) -> None:
+        """Load the page anew in the same tab."""
+        self.page.reload()
+        expect(self.replies.first).to_be_visible(timeout=PATIENCE_MS)
+
+    @staticmethod
+    def export_file(messages: list[dict]) -> dict:
+        """Return an exported conversation as a file to choose."""
+        options = ReplyOptions()
+        content = to_json(Record([], options, [], "", datetime.now(UTC), "zh"))
+        content = json.dumps({**json.loads(content), "messages": messages}, ensure_ascii=False)
+        return {"name": "kept.json", "mimeType": "application/json", "buffer": content.encode()}
 
     def scroll_width(self) -> int:
         """Return the width of the document, to be compared with the viewport's."""

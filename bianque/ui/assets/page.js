@@ -1,0 +1,316 @@
+// What only the browser can do: the address, storage, the clipboard, files, the keyboard, the scroll, the outer page.
+// Loaded before gradio; gradio's events call the functions of `window.bianque`. Asks no other host for anything.
+window.bianque = (() => {
+  "use strict";
+  const MOST_KEPT = 20;
+  const MOST_KEPT_CHARS = 2000000; // browsers give about 5 million, and the stored form is longer
+  const LARGEST_FILE_BYTES = 2000000;
+  const PAUSE_MS = 2000; // between two savings of one reply
+  const SKIP = { __type__: "update" };
+  const OPTIONS = ["mode", "top_p", "temperature", "max_new_tokens", "seed", "greedy", "asking_limit"];
+
+  // ------------------------------------------------------------------ address: language, theme, compact view
+
+  const params = new URLSearchParams(location.search);
+  const language = params.get("lang");
+  if (language === "zh" || language === "en") {
+    // gradio takes its labels by the browser's language, and has no other switch for it.
+    const name = language === "zh" ? "zh-CN" : "en";
+    Object.defineProperty(navigator, "language", { get: () => name, configurable: true });
+    Object.defineProperty(navigator, "languages", { get: () => [name], configurable: true });
+  }
+  const theme = params.get("theme");
+  if ((theme === "light" || theme === "dark") && !params.has("__theme")) {
+    params.set("__theme", theme);
+    history.replaceState(null, "", `?${params}`);
+  }
+  const isCompact = params.get("embed") === "1";
+  if (isCompact) document.documentElement.classList.add("bq-embed");
+
+  // ------------------------------------------------------------------ storage, where a browser denies it
+
+  for (const name of ["localStorage", "sessionStorage"]) {
+    try {
+      window[name].getItem("bianque");
+    } catch {
+      const values = new Map();
+      const storage = {
+        getItem: (key) => (values.has(key) ? values.get(key) : null),
+        setItem: (key, value) => void values.set(key, String(value)),
+        removeItem: (key) => void values.delete(key),
+        clear: () => values.clear(),
+        key: (index) => [...values.keys()][index] ?? null,
+        get length() {
+          return values.size;
+        },
+      };
+      Object.defineProperty(window, name, { value: storage, configurable: true });
+    }
+  }
+
+  // ------------------------------------------------------------------ conversations kept in this browser
+
+  const EMPTY = { keep: false, list: [] };
+  const newId = () => `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}`;
+  let current = sessionStorage.getItem("bianque.id") || newId();
+  let latest = null; // survives a lost connection, after which gradio builds the page anew
+  let savedAt = 0;
+  let isRestored = false;
+  const incoming = [];
+  let channel = null;
+  try {
+    // Each tab holds the whole list, so what one writes the others must know before they write.
+    channel = new BroadcastChannel("bianque");
+    channel.onmessage = (event) => incoming.push(event.data);
+  } catch {
+    channel = null;
+  }
+
+  const tell = (change) => channel && channel.postMessage(change);
+  const upsert = (list, one) => [one, ...list.filter((other) => other.id !== one.id)];
+
+  function apply(store) {
+    let { keep, list } = store || EMPTY;
+    for (const change of incoming.splice(0)) {
+      if (change.kind === "put") list = upsert(list, change.conversation);
+      if (change.kind === "drop") list = list.filter((one) => one.id !== change.id);
+      if (change.kind === "keep") keep = change.keep;
+      if (!keep) list = [];
+    }
+    return { keep, list };
+  }
+
+  function fit(list) {
+    let kept = list.slice(0, MOST_KEPT);
+    while (kept.length > 1 && JSON.stringify(kept).length > MOST_KEPT_CHARS) kept = kept.slice(0, -1);
+    return kept;
+  }
+
+  const plain = (content) =>
+    typeof content === "string" ? content : (content || []).map((part) => part.text || "").join("\n");
+
+  function snapshot(older, chat, mode) {
+    const messages = [...(older || []), ...(chat || [])].map(({ role, content, metadata }) => ({
+      role,
+      content: plain(content),
+      metadata: { id: metadata?.id, title: metadata?.title, log: metadata?.log },
+    }));
+    const isPending = Boolean(chat?.length && chat[chat.length - 1].metadata?.status === "pending");
+    const first = messages.find((message) => message.role === "user");
+    return { id: current, title: first ? first.content.slice(0, 40) : "", time: Date.now(), mode, isPending, messages };
+  }
+
+  const titles = (store) => ({
+    ...SKIP,
+    choices: store.list.map((one) => [`${one.title} · ${new Date(one.time).toLocaleString()}`, one.id]),
+    value: store.list.some((one) => one.id === current) ? current : null,
+  });
+
+  function write(store) {
+    sessionStorage.setItem("bianque.id", current);
+    return [store, titles(store)];
+  }
+
+  // Called before the page loads what a visitor sees first, which must not replace what was kept.
+  function loading(...values) {
+    isRestored = false;
+    return values;
+  }
+
+  function restore(_, saved) {
+    const store = apply(saved);
+    const kept = store.keep ? store.list.find((one) => one.id === current) || null : null;
+    return [latest || kept, null];
+  }
+
+  function restored(saved) {
+    isRestored = true;
+    const store = apply(saved);
+    return [store.keep, titles(store)];
+  }
+
+  function remember(older, chat, mode, saved) {
+    if (!isRestored) return [SKIP, SKIP];
+    const conversation = snapshot(older, chat, mode);
+    latest = conversation.title ? conversation : null;
+    const store = apply(saved);
+    if (!store.keep) return [SKIP, SKIP];
+    if (!conversation.title) {
+      if (!store.list.some((one) => one.id === current)) return [SKIP, SKIP];
+      tell({ kind: "drop", id: current });
+      return write({ ...store, list: store.list.filter((one) => one.id !== current) });
+    }
+    if (conversation.isPending && Date.now() - savedAt < PAUSE_MS && store.list[0]?.id === current) return [SKIP, SKIP];
+    savedAt = Date.now();
+    tell({ kind: "put", conversation });
+    return write({ ...store, list: fit(upsert(store.list, conversation)) });
+  }
+
+  function keep(isWanted, older, chat, mode, saved) {
+    incoming.length = 0;
+    const conversation = snapshot(older, chat, mode);
+    const list = isWanted && conversation.title ? fit(upsert((saved || EMPTY).list, conversation)) : [];
+    tell({ kind: "keep", keep: isWanted });
+    if (!isWanted) sessionStorage.removeItem("bianque.id");
+    const store = { keep: isWanted, list };
+    return isWanted ? write(store) : [store, titles(store)];
+  }
+
+  function begin() {
+    current = newId();
+    latest = null;
+    return [];
+  }
+
+  function open(id, saved) {
+    const chosen = apply(saved).list.find((one) => one.id === id) || null;
+    if (chosen) {
+      current = id;
+      sessionStorage.setItem("bianque.id", id);
+    }
+    return [chosen, null];
+  }
+
+  // Everything: this conversation, those kept, and the agreement to keep them.
+  function forget() {
+    incoming.length = 0;
+    tell({ kind: "keep", keep: false });
+    begin();
+    sessionStorage.removeItem("bianque.id");
+    return [EMPTY, titles(EMPTY), false];
+  }
+
+  // ------------------------------------------------------------------ link, files, paper
+
+  function link(question, ...values) {
+    const wanted = new URLSearchParams();
+    OPTIONS.forEach((name, index) => {
+      const value = values[index];
+      if (value !== "" && value !== null && value !== undefined && value !== false) wanted.set(name, String(value));
+    });
+    for (const name of ["lang", "theme"]) if (params.get(name)) wanted.set(name, params.get(name));
+    if (question && question.trim()) wanted.set("q", question.trim());
+    return [`${location.origin}${location.pathname}?${wanted}`];
+  }
+
+  function download(file) {
+    if (!file) return [];
+    const url = URL.createObjectURL(new Blob([file.text], { type: `${file.type};charset=utf-8` }));
+    const anchor = document.createElement("a");
+    anchor.href = url;
+    anchor.download = file.name;
+    document.body.append(anchor);
+    anchor.click();
+    anchor.remove();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+    return [];
+  }
+
+  function paper(file) {
+    if (!file) return [];
+    document.getElementById("bq-paper")?.remove();
+    const sheet = document.createElement("article");
+    sheet.id = "bq-paper";
+    sheet.innerHTML = file.text; // made by the server, every word of it escaped
+    document.body.append(sheet);
+    window.print();
+    return [];
+  }
+
+  function pick() {
+    return new Promise((resolve) => {
+      const input = document.createElement("input");
+      input.type = "file";
+      input.accept = ".json,application/json";
+      input.addEventListener("cancel", () => resolve([null]));
+      input.addEventListener("change", async () => {
+        const file = input.files[0];
+        resolve([file ? (file.size > LARGEST_FILE_BYTES ? "too large" : await file.text()) : null]);
+      });
+      input.click();
+    });
+  }
+
+  // ------------------------------------------------------------------ keyboard, scroll, clipboard
+
+  // Enter that picks a word of an input method is not meant to send.
+  for (const kind of ["keydown", "keypress"]) {
+    window.addEventListener(
+      kind,
+      (event) => {
+        if (event.key === "Enter" && (event.isComposing || event.keyCode === 229)) event.stopImmediatePropagation();
+      },
+      true
+    );
+  }
+
+  const isAtEnd = (wrap) => wrap.scrollHeight - wrap.scrollTop - wrap.clientHeight < 60;
+
+  // The end of a reply stays in view while it grows, until the reader scrolls up; a new message brings it back.
+  function follow(wrap) {
+    let isFollowing = true;
+    let top = 0;
+    let numMessages = 0;
+    wrap.addEventListener("scroll", () => {
+      if (isAtEnd(wrap)) isFollowing = true;
+      else if (wrap.scrollTop < top - 4) isFollowing = false;
+      top = wrap.scrollTop;
+    });
+    const grow = () => {
+      if (wrap.scrollTop < top - 4) isFollowing = false;
+      const messages = wrap.querySelectorAll(".user-row").length;
+      if (messages > numMessages) isFollowing = true;
+      numMessages = messages;
+      if (isFollowing) wrap.scrollTop = wrap.scrollHeight;
+      top = wrap.scrollTop;
+    };
+    new MutationObserver(grow).observe(wrap, { childList: true, subtree: true, characterData: true });
+    new ResizeObserver(() => isFollowing && (wrap.scrollTop = wrap.scrollHeight)).observe(wrap);
+    grow();
+  }
+
+  // What the copy buttons copy begins with the line that says who wrote a reply; a reader wants the words.
+  if (navigator.clipboard?.writeText) {
+    const writeText = navigator.clipboard.writeText.bind(navigator.clipboard);
+    navigator.clipboard.writeText = (text) => {
+      const names = [...document.querySelectorAll("#chat .thought-group > .title .md")].map((name) => name.innerText.trim());
+      const [first, ...rest] = text.split("\n");
+      return writeText(rest.length && names.includes(first.trim()) ? rest.join("\n").trimStart() : text);
+    };
+  }
+
+  // ------------------------------------------------------------------ outer page
+
+  let told = 0;
+  function tellHeight() {
+    const main = document.getElementById("main");
+    const wrap = document.querySelector("#chat .bubble-wrap");
+    const messages = wrap?.querySelector(".message-wrap");
+    if (!main || !messages) return;
+    const rest = [...main.children].reduce((sum, part) => sum + (part.id === "chat" ? 0 : part.offsetHeight + 10), 0);
+    const height = Math.ceil(rest + messages.scrollHeight + 80);
+    if (Math.abs(height - told) < 8) return;
+    told = height;
+    // Only a number leaves, so any outer page may have it.
+    window.parent.postMessage({ type: "bianque:height", height }, "*");
+  }
+
+  const followed = new WeakSet();
+  let isLooking = false;
+  function look() {
+    isLooking = false;
+    const wrap = document.querySelector("#chat .bubble-wrap");
+    if (wrap && !followed.has(wrap)) {
+      followed.add(wrap);
+      follow(wrap);
+    }
+    if (isCompact && window.parent !== window) tellHeight();
+  }
+  new MutationObserver(() => {
+    if (isLooking) return;
+    isLooking = true;
+    requestAnimationFrame(look);
+  }).observe(document.documentElement, { childList: true, subtree: true, characterData: true });
+
+  return { loading, restore, restored, remember, keep, begin, open, forget, link, download, paper, pick };
+})();

@@ -1,0 +1,43 @@
+"""Panels beside the conversation: those kept in the visitor's browser, and what can be taken away or passed on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+# The secret reaches every browser, so it protects nothing; fixed, it lets a page read what an earlier start wrote.
+STORAGE_KEY = "bianque.conversations"
+STORAGE_SECRET = "bianque"
+
+
+def kept_panel(i18n: gr.I18n) -> dict[str, Any]:
+    """Return the parts of the panel of kept conversations."""
+    parts: dict[str, Any] = {
+        "saved": gr.BrowserState({"keep": False, "list": []}, storage_key=STORAGE_KEY, secret=STORAGE_SECRET),
+        # What the page's script hands to a handler: one conversation, never the whole list.
+        "carried": gr.JSON(visible=False),
+    }
+    with gr.Accordion(i18n("kept_label"), open=False, elem_id="kept"):
+        parts["new"] = gr.Button(i18n("kept_new"), size="sm", elem_id="kept-new")
+        parts["keep"] = gr.Checkbox(False, label=i18n("kept_agree"), info=i18n("kept_agree_hint"), elem_id="keep")
+        parts["list"] = gr.Radio([], label=i18n("kept_list"), elem_id="kept-list")
+        parts["forget"] = gr.Button(i18n("kept_forget"), size="sm", variant="stop", elem_id="forget")
+    return parts
+
+
+def share_panel(i18n: gr.I18n) -> dict[str, Any]:
+    """Return the parts of the panel of exports and links."""
+    parts: dict[str, Any] = {"file": gr.JSON(visible=False), "opened": gr.Textbox(visible=False)}
+    with gr.Accordion(i18n("share_label"), open=False, elem_id="share"):
+        with gr.Row():
+            parts["paper"] = gr.Button(i18n("share_paper"), size="sm", min_width=64)
+            parts["markdown"] = gr.Button("Markdown", size="sm", min_width=64)
+            parts["json"] = gr.Button("JSON", size="sm", min_width=64)
+        parts["open"] = gr.Button(i18n("share_open"), size="sm")
+        parts["question"] = gr.Textbox(label=i18n("share_question"), info=i18n("share_question_hint"), max_lines=2)
+        parts["make_link"] = gr.Button(i18n("share_make"), size="sm", elem_id="make-link")
+        parts["link"] = gr.Textbox(
+            label=i18n("share_link"), interactive=False, max_lines=3, buttons=["copy"], elem_id="link"
+        )
+    return parts

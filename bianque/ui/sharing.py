@@ -1,0 +1,144 @@
+"""Conversations that come and go: from a link, from the browser's own storage, from and to files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from bianque.consultation.messages import Author, Message, Mode, Role
+from bianque.consultation.red_flags import find_emergency
+from bianque.errors import InputError
+from bianque.texts import Language, text
+from bianque.ui.asking import number_of_questions
+from bianque.ui.export import Record, read_export, to_json, to_markdown, to_paper
+from bianque.ui.history import Entry, Limits, join_histories, read_history
+from bianque.ui.language import language_of
+from bianque.ui.links import link_mode, read_link
+from bianque.ui.options import OPTION_NAMES, read_mode, read_options
+from bianque.ui.updates import PageUpdate, emergency_box, idle_box, show, warn
+
+if TYPE_CHECKING:
+    from bianque.consultation.service import ConsultationService
+
+MARKDOWN = ("md", "text/markdown", to_markdown)
+JSON = ("json", "application/json", to_json)
+PAPER = ("html", "text/html", to_paper)
+
+
+class Sharing:
+    """Event handlers of these parts, for any number of visitors; keeps nothing."""
+
+    def __init__(self, service: ConsultationService, limits: Limits) -> None:
+        self._service = service
+        self._limits = limits
+
+    def arrive(self, request: gr.Request, kept: object, _: object = None) -> tuple[Any, ...]:
+        """Return what a page begins with: the conversation the browser kept, else what the link asks for.
+
+        Args:
+            request: of the page, with its query string.
+            kept: a conversation as the page's script stores it, or None.
+
+        Returns:
+            The outputs of a conversation event, then mode, seed, greedy and asking limit.
+        """
+        language = language_of(request)
+        try:
+            if kept is not None:
+                return self._open_kept(kept, language)
+            mode = link_mode(request.query_params) or Mode.JOINT
+            link = read_link(request.query_params, self._service.default_options(mode), self._limits)
+        except InputError as error:
+            warn(error, language)
+            return (*PageUpdate(), *(gr.skip(),) * 4)
+        if link.is_empty:
+            return (*PageUpdate(), *(gr.skip(),) * 4)
+        seed = "" if link.options.seed is None else str(link.options.seed)
+        update = PageUpdate(message=gr.update(value=link.question) if link.question else gr.skip())
+        return (*update, mode.value, seed, link.is_greedy, link.options.asking_limit)
+
+    def open_kept(self, request: gr.Request, kept: object, _: object = None) -> tuple[Any, ...]:
+        """Return one of the conversations that the browser keeps, and its mode."""
+        try:
+            return self._open_kept(kept, language_of(request))[:6] if kept is not None else (*PageUpdate(), gr.skip())
+        except InputError as error:
+            warn(error, language_of(request))
+            return (*PageUpdate(), gr.skip())
+
+    def open_file(self, request: gr.Request, content: object) -> tuple[Any, ...]:
+        """Return the conversation of an exported file, then mode, seed, greedy and asking limit."""
+        language = language_of(request)
+        nothing = (*PageUpdate(), *(gr.skip(),) * 4)
+        if content is None:
+            return nothing
+        try:
+            entries, parameters = read_export(content, self._limits)
+            options = read_options(*({**parameters, "greedy": False}.get(name) for name in OPTION_NAMES))
+        except InputError as error:
+            warn(error, language)
+            return nothing
+        seed = "" if options.seed is None else str(options.seed)
+        return (*_opened(entries, language), options.mode.value, seed, options.temperature == 0, options.asking_limit)
+
+    def export(self, kind: tuple[str, str, Callable[[Record], str]]) -> Callable[..., dict[str, str] | None]:
+        """Return the handler that makes one kind of file: its name, type and text, for the browser to write."""
+        suffix, media_type, write = kind
+
+        def make(
+            request: gr.Request, summary: object, older: object, history: object, *choices: object
+        ) -> dict[str, str] | None:
+            language = language_of(request)
+            try:
+                entries = read_history(join_histories(older, history), self._limits)
+                if not any(entry.message.role is Role.USER for entry in entries):
+                    raise InputError("nothing_to_export")
+                options = read_options(*choices)
+            except InputError as error:
+                warn(error, language)
+                return None
+            models = [
+                " ".join(filter(None, (model.name, model.precision, model.device)))
+                for model in self._service.status().models
+            ]
+            card = summary[: self._limits.max_reply_chars] if isinstance(summary, str) else ""
+            record = Record(entries, options, list(dict.fromkeys(models)), card, datetime.now(UTC), language)
+            name = f"bianque-{record.time:%Y%m%d-%H%M%S}.{suffix}"
+            return {"name": name, "type": media_type, "text": write(record)}
+
+        return make
+
+    def _open_kept(self, kept: object, language: Language) -> tuple[Any, ...]:
+        """Return a conversation from the browser's storage; what was being written when it was kept is over now.
+
+        Raises:
+            InputError: if it is none, or passes a limit.
+        """
+        if not isinstance(kept, dict):
+            raise InputError("history_invalid", reason_zh="不是保存的对话", reason_en="it is no kept conversation")
+        entries = read_history(kept.get("messages"), self._limits)
+        mode = read_mode(kept.get("mode"))
+        question = None
+        if kept.get("isPending") is True and entries and entries[-1].message.role is Role.ASSISTANT:
+            *entries, unfinished = entries
+            if unfinished.message.text:
+                entries.append(_stopped(unfinished, entries, language))
+            elif entries and entries[-1].message.role is Role.USER:
+                question = entries.pop().message.text
+        return (*_opened(entries, language, question), mode.value, gr.skip(), gr.skip(), gr.skip())
+
+
+def _opened(entries: list[Entry], language: Language, question: str | None = None) -> PageUpdate:
+    emergency = find_emergency([entry.message for entry in entries])
+    alarm = emergency_box(emergency.value if emergency else None, language)
+    return show(entries, message=idle_box(language, value=question), emergency=alarm)
+
+
+def _stopped(entry: Entry, before: list[Entry], language: Language) -> Entry:
+    notes = [text("reply_stopped", language)]
+    if entry.message.author is Author.ASKER:
+        notes.insert(0, text("asking_number", language, number=number_of_questions(before) + 1))
+    message = Message(entry.message.role, entry.message.text, entry.message.author)
+    return Entry(message, entry.title, " · ".join(notes))

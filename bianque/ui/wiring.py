@@ -1,0 +1,75 @@
+"""Which script and which handler each event of the panels calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bianque.ui.handlers import Handlers
+from bianque.ui.sharing import JSON, MARKDOWN, PAPER, Sharing
+
+INSTANT: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+# Values go to the handlers as they came: their own checks have a sentence for each fault.
+RAW: dict[str, Any] = {**INSTANT, "preprocess": False}
+
+
+def script(name: str) -> str:
+    """Return the call of a function of `assets/page.js`."""
+    return f"(...values) => window.bianque.{name}(...values)"
+
+
+def connect_kept(
+    handlers: Handlers,
+    sharing: Sharing,
+    kept: dict[str, Any],
+    conversation: list[Any],
+    outputs: list[Any],
+    arrival: Any,
+    settings: list[Any],
+) -> list[Any]:
+    """Connect the panel of kept conversations; return the events after which the page has another conversation.
+
+    Args:
+        handlers: of the conversation.
+        sharing: of what comes and goes.
+        kept: parts of `panels.kept_panel`.
+        conversation: the messages put aside, the chatbot and the mode.
+        outputs: of every conversation event.
+        arrival: the event of the page's loading.
+        settings: mode, seed, greedy and asking limit.
+    """
+    saved, carried, chatbot, mode = kept["saved"], kept["carried"], conversation[1], conversation[2]
+    listed = [kept["keep"], kept["list"]]
+    arrived = arrival.then(sharing.arrive, [carried, saved], [*outputs, *settings], js=script("restore"), **RAW)
+    arrived.then(None, saved, listed, js=script("restored"), **INSTANT)
+    chatbot.change(None, [*conversation, saved], [saved, kept["list"]], js=script("remember"), **INSTANT)
+    kept["keep"].input(None, [kept["keep"], *conversation, saved], [saved, kept["list"]], js=script("keep"), **INSTANT)
+    opened = kept["list"].input(sharing.open_kept, [kept["list"], saved], [*outputs, mode], js=script("open"), **RAW)
+    new = kept["new"].click(None, None, None, js=script("begin"), **INSTANT).then(handlers.clear, mode, outputs, **RAW)
+    emptied = [saved, kept["list"], kept["keep"]]
+    forgotten = (
+        kept["forget"]
+        .click(None, None, emptied, js=script("forget"), **INSTANT)
+        .then(handlers.clear, mode, outputs, **RAW)
+    )
+    return [arrived, opened, new, forgotten]
+
+
+def connect_share(
+    sharing: Sharing,
+    share: dict[str, Any],
+    summary: Any,
+    conversation: list[Any],
+    options: list[Any],
+    outputs: list[Any],
+    settings: list[Any],
+) -> list[Any]:
+    """Connect the panel of exports and links; return the events after which the page has another conversation."""
+    for button, kind, function in (
+        ("markdown", MARKDOWN, "download"),
+        ("json", JSON, "download"),
+        ("paper", PAPER, "paper"),
+    ):
+        made = share[button].click(sharing.export(kind), [summary, *conversation, *options], share["file"], **RAW)
+        made.then(None, share["file"], None, js=script(function), **INSTANT)
+    share["make_link"].click(None, [share["question"], *options], share["link"], js=script("link"), **INSTANT)
+    return [share["open"].click(sharing.open_file, share["opened"], [*outputs, *settings], js=script("pick"), **RAW)]

@@ -1,0 +1,47 @@
+"""Headers that say who may embed the page."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from bianque.errors import SettingsError
+from bianque.settings import Settings
+from bianque.ui.embedding import security_middleware
+
+
+def answer(*ancestors: str) -> httpx.Headers:
+    page = Route("/", lambda _: PlainTextResponse("x", headers={"x-own": "kept"}))
+    return TestClient(Starlette(routes=[page], middleware=security_middleware(ancestors))).get("/").headers
+
+
+@pytest.mark.parametrize(
+    ("ancestors", "policy"),
+    [
+        (("*",), "frame-ancestors *"),
+        (("self",), "frame-ancestors 'self'"),
+        (("none",), "frame-ancestors 'none'"),
+        (
+            ("https://a.example", "https://*.b.example:8443"),
+            "frame-ancestors https://a.example https://*.b.example:8443",
+        ),
+    ],
+)
+def test_the_header_names_who_may_embed(ancestors, policy):
+    headers = answer(*ancestors)
+    assert headers["content-security-policy"] == policy
+    assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
+    assert headers["x-own"] == "kept"
+
+
+def test_the_setting_is_read_and_checked():
+    assert Settings.from_environment({}).frame_ancestors == ("*",)
+    read = Settings.from_environment({"BIANQUE_FRAME_ANCESTORS": "https://a.example  https://b.example:8443"})
+    assert read.frame_ancestors == ("https://a.example", "https://b.example:8443")
+    for bad in ("https://a.example; script-src *", "* self", "javascript:x", "https://a.example/path"):
+        with pytest.raises(SettingsError):
+            Settings.from_environment({"BIANQUE_FRAME_ANCESTORS": bad})
