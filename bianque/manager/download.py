@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from pathlib import Path
 
 from bianque.errors import SnapshotError
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 NUM_WORKERS = 4
 TICK_SECONDS = 0.1
 LOG_SECONDS = 15.0
+GRACE_SECONDS = 2.0
+"""For threads to end after an interruption, which a stalled connection may not let them."""
 CONFIG = "config.json"
 
 
@@ -69,14 +72,17 @@ def fetch_commit(
     config = [file for file in unchecked if file.path == CONFIG]
     # Small files first: a repo that is not as it should be is noticed early.
     rest = sorted((file for file in unchecked if file.path != CONFIG), key=lambda file: (file.size, file.path))
-    with ThreadPoolExecutor(NUM_WORKERS, thread_name_prefix="download") as pool:
-        try:
-            _follow([pool.submit(transfer.ensure, file) for file in config], tracker, stop, cancelled)
-            inspect(snapshot)
-            _follow([pool.submit(transfer.ensure, file) for file in rest], tracker, stop, cancelled)
-        finally:
-            # Also when this thread is interrupted: the pool waits for its threads.
-            stop.set()
+    futures: list[Future[None]] = []
+    try:
+        futures = _start(transfer.ensure, config)
+        _follow(futures, tracker, stop, cancelled)
+        inspect(snapshot)
+        futures = _start(transfer.ensure, rest)
+        _follow(futures, tracker, stop, cancelled)
+    finally:
+        # Also when this thread is interrupted: what is under way ends by itself and keeps what has arrived.
+        stop.set()
+        wait(futures, GRACE_SECONDS)
 
 
 def _prepare(cache: RepoCache, repo_id: str, commit: str, files: Sequence[RemoteFile], *, is_checked: bool) -> None:
@@ -106,6 +112,32 @@ def _prepare(cache: RepoCache, repo_id: str, commit: str, files: Sequence[Remote
         logger.info("fetching %s at %.7s: %s of %s missing", repo_id, commit, format_bytes(needed), total)
     elif not is_checked:
         logger.info("checking the %s of %s at %.7s", total, repo_id, commit)
+
+
+def _start(job: Callable[[RemoteFile], None], files: Sequence[RemoteFile]) -> list[Future[None]]:
+    """Begin `job` for all files, some at a time.
+
+    The threads of an executor would hold up the end of the process until the last byte is there; these do not.
+    """
+    futures: list[Future[None]] = [Future() for _ in files]
+    waiting = deque(zip(futures, files, strict=True))
+
+    def work() -> None:
+        while True:
+            try:
+                future, file = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                job(file)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+    for number in range(min(NUM_WORKERS, len(files))):
+        threading.Thread(target=work, name=f"download-{number}", daemon=True).start()
+    return futures
 
 
 def _follow(

@@ -95,20 +95,21 @@ def wait_for_partial(cache: Path, num_bytes: int) -> None:
 
 
 @contextlib.contextmanager
-def other_process(hub, cache):
+def other_process(hub, cache, script=SCRIPT):
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", script],
         cwd=ROOT,
         env=environment(hub, cache),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 # what is fetched, and where it lands
@@ -206,6 +207,21 @@ def test_a_killed_download_goes_on_where_it_ended(hub, cache):
     assert bodies[WEIGHTS].range == "bytes=400000-"
     assert bodies[WEIGHTS].num_sent == SIZE - 400_000
     assert partials(cache) == []
+
+
+def test_a_process_ends_without_waiting_for_its_download(hub, cache):
+    fault = hub.fail(WEIGHTS, hold_after=300_000, times=2)
+    script = (
+        "import sys, threading\n"
+        "from bianque.manager.snapshot import *\n"
+        "threading.Thread(target=resolve_snapshot, args=[ModelSource('owner/model')], daemon=True).start()\n"
+        "sys.stdin.read()"
+    )
+    with other_process(hub, cache, script) as process:
+        assert fault.held.wait(60)
+        process.stdin.close()
+        assert process.wait(60) == 0
+    assert hub.sent(WEIGHTS) == 300_000
 
 
 def test_dropped_connections_go_on_where_they_ended(hub):
