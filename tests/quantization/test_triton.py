@@ -117,6 +117,7 @@ def test_kernels_compile_without_spilling_for_real_cards(capability, batch, bits
 
     from bianque.quantization import triton_kernels
 
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     num_bytes = 4096 if bits == 8 else 2048
     plan = triton_kernels.plan_launch(batch, 16384, num_bytes, bits, capability, 72)
     kernel = triton_kernels._vector_kernel if plan.kernel == "vector" else triton_kernels._matrix_kernel
