@@ -1,8 +1,7 @@
-"""Embedding and head of a CPU model, whose weights stay in fp16 while everything around them computes in fp32.
+"""A model's head on the CPU: its weight stays in fp16 while activations are fp32.
 
-The published scheme quantizes neither: an 8-bit head moves logits by 0.1, enough to change greedy replies. At fp16
-they are what the checkpoint stores, half the bytes of fp32, and ChatGLM's two stay one tensor. On other devices
-activations are fp16 or bf16 anyway and the ordinary modules do.
+The published scheme does not quantize the head, and an 8-bit one moves logits by 0.1, enough to change greedy replies.
+In fp16 it is what the checkpoint stores at half the bytes of fp32, and for ChatGLM the very tensor of the embedding.
 """
 
 from __future__ import annotations
@@ -12,85 +11,68 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
+
+from bianque.quantization.cpu import half_linear
 
 
-class _HalfWeight(nn.Module):
-    """A module whose `weight` keeps its dtype when the model around it is cast."""
+class HalfLinear(nn.Module):
+    """A linear layer without bias whose weight is fp16.
 
-    weight: torch.Tensor
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        def keep_dtype(tensor: torch.Tensor) -> torch.Tensor:
-            result = fn(tensor)
-            return result if result.dtype == tensor.dtype else tensor.to(result.device)
-
-        return super()._apply(keep_dtype, recurse)
-
-
-class HalfLinear(_HalfWeight):
-    """A linear layer without bias whose weight is fp16; activations keep their dtype.
+    The weight is a buffer, since a model's `dtype` is that of its first parameter, and keeps its dtype when the model
+    is cast. It is on the meta device until `load_weight`.
 
     Attributes:
         in_features: columns of the weight.
         out_features: rows of the weight.
-        weight: (out, in) fp16 parameter; it may be tied to an embedding's.
+        weight: (out, in) fp16.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, device: torch.device | str | None = None) -> None:
-        """Build a layer with an uninitialised weight."""
+    weight: torch.Tensor
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        """Build a layer without memory."""
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
-        values = torch.empty(out_features, in_features, dtype=torch.float16, device=device)
-        self.weight = nn.Parameter(values, requires_grad=False)
+        self.register_buffer("weight", torch.empty(out_features, in_features, dtype=torch.float16, device="meta"))
+
+    def load_weight(self, weight: torch.Tensor) -> None:
+        """Take a weight, (out, in) in any float dtype; a contiguous fp16 tensor is kept as it is, and so shared.
+
+        Raises:
+            ValueError: if it has another shape.
+        """
+        if weight.shape != self.weight.shape:
+            raise ValueError(f"weight must be {tuple(self.weight.shape)}, but it is {tuple(weight.shape)}")
+        self.weight = weight.detach().half().contiguous()
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Map (..., in) to (..., out) in the dtype of `hidden_states`."""
-        return functional.linear(hidden_states, self.weight.to(hidden_states.dtype))
+        if hidden_states.device.type == "cpu" and not (torch.is_grad_enabled() and hidden_states.requires_grad):
+            return half_linear(hidden_states, self.weight)
+        return nn.functional.linear(hidden_states, self.weight.to(hidden_states.dtype))
+
+    def extra_repr(self) -> str:
+        """Describe the layer in a printed model."""
+        return f"{self.in_features}, {self.out_features}"
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        weight = self.weight
+        super()._apply(fn, recurse)
+        if self.weight.dtype != weight.dtype:
+            self.weight = weight.to(self.weight.device)
+        return self
 
 
-class HalfEmbedding(_HalfWeight):
-    """An embedding whose weight is fp16 and whose rows come out in another dtype.
+def replace_head(model: Any) -> HalfLinear:
+    """Replace a transformers model's head by a `HalfLinear`, in place, and return it.
 
-    Attributes:
-        weight: (V, C) fp16 parameter.
-        dtype: of what `forward` returns.
+    A weight in memory is converted; one on the meta device gives an empty head for `load_weight`. Where the head is
+    tied to the embedding, give both the same fp16 tensor.
     """
-
-    def __init__(
-        self, num_rows: int, row_size: int, *, dtype: torch.dtype, device: torch.device | str | None = None
-    ) -> None:
-        """Build an embedding with uninitialised rows."""
-        super().__init__()
-        self.dtype = dtype
-        values = torch.empty(num_rows, row_size, dtype=torch.float16, device=device)
-        self.weight = nn.Parameter(values, requires_grad=False)
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Look up ids, any shape, and return their rows, (..., C) in `dtype`."""
-        return functional.embedding(input_ids, self.weight).to(self.dtype)
-
-
-def keep_embeddings_half(model: Any, *, dtype: torch.dtype) -> None:
-    """Replace a transformers model's head, and the embedding tied to it, by the modules above, in place.
-
-    An embedding that is not tied (BianQue-1.0's) stays as it is: a few rows are read of it, so only its memory would
-    change. Weights in memory are converted; those on the meta device stay there, as empty fp16 parameters to fill.
-
-    Args:
-        model: a ChatGLM or T5 with a head.
-        dtype: of the hidden states that the embedding hands on.
-    """
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    half_head = HalfLinear(head.in_features, head.out_features, device="meta")
-    half_head.weight = _half(head.weight)
-    if model.config.tie_word_embeddings:
-        half_embedding = HalfEmbedding(head.out_features, head.in_features, dtype=dtype, device="meta")
-        half_embedding.weight = half_head.weight if head.weight is embedding.weight else _half(embedding.weight)
-        model.set_input_embeddings(half_embedding)
-    model.set_output_embeddings(half_head)
-
-
-def _half(weight: torch.Tensor) -> nn.Parameter:
-    return nn.Parameter(weight.detach().half(), requires_grad=False)
+    head = model.get_output_embeddings()
+    half = HalfLinear(head.in_features, head.out_features)
+    if not head.weight.is_meta:
+        half.load_weight(head.weight)
+    model.set_output_embeddings(half)
+    return half

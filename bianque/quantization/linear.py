@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from bianque.quantization.cpu import linear as cpu_linear
 from bianque.quantization.scheme import Bits, dequantize, largest_integer, quantize
 
 ModelFamily = Literal["chatglm", "t5"]
@@ -161,6 +162,8 @@ def _product_on(device_type: str) -> Callable[..., torch.Tensor]:
         from bianque.quantization.cuda import linear
 
         return linear
+    if device_type == "cpu":
+        return cpu_linear
     return _reference_linear
 
 

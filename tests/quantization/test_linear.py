@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bianque.models.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration
-from bianque.quantization.half import HalfEmbedding, HalfLinear, keep_embeddings_half
+from bianque.quantization.half import HalfLinear, replace_head
 from bianque.quantization.linear import QuantizedLinear, replace_linears, selects_linear
 from bianque.quantization.scheme import dequantize, quantize
 from tests.models.chatglm_data import OWN_FOLDER
@@ -136,23 +136,21 @@ def test_a_meta_model_stays_on_the_meta_device_until_it_is_loaded():
     with torch.device("meta"):
         model = ChatGLMForConditionalGeneration(config)
     names = replace_linears(model, 4, device="cpu", dtype=torch.float32, select=selects_linear("chatglm"))
-    keep_embeddings_half(model, dtype=torch.float32)
+    replace_head(model)
     assert all(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     layer = model.get_submodule(names[0])
     layer.load_weight(torch.ones(48, 16))
     assert layer.weight.device.type == "cpu" and layer.bias.is_meta
 
 
-def test_half_embedding_and_head_share_their_weight_and_compute_in_fp32():
+def test_a_half_head_computes_in_fp32_and_keeps_its_dtype():
     model = ChatGLMForConditionalGeneration.from_pretrained(OWN_FOLDER, dtype=torch.float32).eval()
     prompt = torch.tensor([[5, 6, 7, model.config.gmask_token_id, model.config.bos_token_id]])
     with torch.inference_mode():
         expected = model(prompt).logits
-    keep_embeddings_half(model, dtype=torch.float32)
+    head = replace_head(model)
     model.to(torch.float32)
-    assert isinstance(model.lm_head, HalfLinear) and isinstance(model.transformer.word_embeddings, HalfEmbedding)
-    assert model.lm_head.weight is model.transformer.word_embeddings.weight
-    assert model.lm_head.weight.dtype == torch.float16
+    assert isinstance(model.lm_head, HalfLinear) and head.weight.dtype == torch.float16
     with torch.inference_mode():
         logits = model(prompt).logits
     assert logits.dtype == torch.float32
@@ -160,11 +158,19 @@ def test_half_embedding_and_head_share_their_weight_and_compute_in_fp32():
     assert torch.allclose(logits, expected, atol=1e-4)
 
 
-def test_half_head_of_an_untied_model_leaves_the_embedding():
-    from transformers import T5Config, T5ForConditionalGeneration
+def test_a_half_head_shares_an_fp16_weight_and_refuses_another_shape():
+    head = HalfLinear(16, 32)
+    assert head.weight.is_meta
+    weight = torch.randn(32, 16).half()
+    head.load_weight(weight)
+    assert head.weight.data_ptr() == weight.data_ptr()
+    with pytest.raises(ValueError, match="weight must be"):
+        head.load_weight(weight.T)
 
-    config = T5Config(vocab_size=32, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=4)
-    config.tie_word_embeddings = False
-    model = T5ForConditionalGeneration(config).eval()
-    keep_embeddings_half(model, dtype=torch.float32)
-    assert isinstance(model.lm_head, HalfLinear) and type(model.get_input_embeddings()) is nn.Embedding
+
+def test_gradients_pass_a_half_head():
+    head = HalfLinear(16, 32)
+    head.load_weight(torch.ones(32, 16))
+    hidden_states = torch.ones(1, 16, requires_grad=True)
+    head(hidden_states).sum().backward()
+    assert (hidden_states.grad == 32).all()
