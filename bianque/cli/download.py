@@ -6,15 +6,12 @@ import argparse
 import shutil
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from bianque.errors import SettingsError
 from bianque.settings import ModelSource
 
 if TYPE_CHECKING:
     from bianque.manager.progress import Progress
-    from bianque.manager.registry import ModelSpec
 
 BAR_CELLS = 20
 LINE_SECONDS = 10.0
@@ -37,41 +34,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run_download(options: argparse.Namespace) -> int:
     """Fetch with a progress bar on standard error; the folder is the only line on standard output."""
+    from bianque.manager.catalogue import KNOWN_MODELS, check_source
     from bianque.manager.snapshot import check_snapshot, resolve_snapshot
 
-    spec = _known(options.model)
-    location = spec.location if spec else options.model
-    if spec is None and "/" not in location and not Path(location).expanduser().is_dir():
-        raise SettingsError("download_name_unknown", got=location[:80], expected=" / ".join(_names()))
+    called = (spec for spec in KNOWN_MODELS if options.model.lower() in (spec.name.lower(), spec.location.lower()))
+    spec = next(called, None)
+    source = ModelSource(spec.location if spec else options.model, options.revision)
+    if spec is None:
+        check_source(source)
     bar = ProgressBar(sys.stderr)
     try:
-        folder = resolve_snapshot(
-            ModelSource(location, options.revision), report=bar, family=spec.family if spec else None
-        )
+        folder = resolve_snapshot(source, report=bar, family=spec.family if spec else None)
     finally:
         bar.close()
     if spec is not None:
         check_snapshot(folder, spec.family)
     print(folder)
     return 0
-
-
-def _specs() -> list[ModelSpec]:
-    from bianque.manager.registry import DEMONSTRATION_MODELS, REAL_MODELS
-
-    return [*REAL_MODELS.values(), *DEMONSTRATION_MODELS.values()]
-
-
-def _names() -> list[str]:
-    return list(dict.fromkeys(spec.name for spec in _specs()))
-
-
-def _known(name: str) -> ModelSpec | None:
-    """Return the model with this name, in any case, or this repo id."""
-    for spec in _specs():
-        if name.lower() == spec.name.lower() or name == spec.location:
-            return spec
-    return None
 
 
 class ProgressBar:

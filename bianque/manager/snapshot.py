@@ -91,7 +91,8 @@ def _from_hub(
     cache = RepoCache(source.location)
     cached = _cached(cache, source.revision)
     is_online = True
-    if cached is not None and COMMIT.fullmatch(source.revision or ""):
+    is_pinned = COMMIT.fullmatch(source.revision or "") is not None
+    if cached is not None and is_pinned and all(file.digest for file in cached[1]):
         commit, files = cached
     else:
         # With a cached snapshot at hand nobody should wait for a Hub that does not answer.

@@ -645,6 +645,20 @@ def test_a_snapshot_of_huggingface_hub_is_checked_and_used(hub, monkeypatch):
     assert len(hub.bodies()) == sent + 1
 
 
+def test_a_snapshot_of_huggingface_hub_without_links_is_mended(hub, monkeypatch):
+    """Where links are not possible its files do not tell their digests, so the Hub has to."""
+    from huggingface_hub import constants, snapshot_download
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
+    commit = hub.branches[REPO, "main"]
+    weights = Path(snapshot_download(REPO, revision=commit)) / WEIGHTS
+    weights.write_bytes(content(3))
+    assert stored(fetch(commit)) == model_files()
+    num_before = len(hub.requests)
+    fetch(commit)
+    assert len(hub.requests) == num_before
+
+
 def test_what_is_on_disk_is_known_without_network(hub, tmp_path):
     source = ModelSource(REPO)
     assert snapshot_on_disk(source) == ("absent", 0)
