@@ -33,8 +33,8 @@ def test_computes_with_the_dequantized_weight(bits):
     layer, weight = make_layer(bits)
     hidden_states = torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(3))
     expected = hidden_states @ dequantize(*quantize(weight, bits), bits, torch.float32).T + layer.bias
-    # Activations may be rounded to 16 bits on the way, 3e-5 of the largest.
-    assert torch.allclose(layer(hidden_states), expected, atol=2e-3)
+    # Published weights are rounded to fp16 once more, 2e-4 of each; the CPU kernel leaves that out.
+    assert torch.allclose(layer(hidden_states), expected, atol=1e-3 * expected.abs().max())
 
 
 @pytest.mark.parametrize("bits", [8, 4])
