@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -19,29 +19,44 @@ class ScriptedRunner:
     """Writes, character by character, what `answer(prompt)` returns; ids are code points of the basic plane."""
 
     eos_token_ids = frozenset([END])
+    num_slots = 64
+    max_prompt_len = None
+    max_new_tokens = None
+    kv_cache_bytes = 0
 
     def __init__(self, answer: Callable[[str], str], is_encoder_decoder: bool = False):
         self.answer = answer
         self.is_encoder_decoder = is_encoder_decoder
         self.vocab_size = VOCABULARY
-        self.max_model_len = None
         self.prompts: list[str] = []
         self.num_steps = 0
         self.may_step = threading.Event()
         self.may_step.set()
+        self._replies: dict[int, Iterator[str]] = {}
 
-    def prefill(self, prompt_ids):
+    def prefill(self, slot, prompt_ids):
         prompt = decode(prompt_ids)
         self.prompts.append(prompt)
-        state = iter(self.answer(prompt))
-        return state, self.decode(state, END)
+        yield
+        self._replies[slot] = iter(self.answer(prompt))
+        return self.decode([slot], [END])[0]
 
-    def decode(self, state, token_id):
+    def decode(self, slots, token_ids):
         self.may_step.wait()
         self.num_steps += 1
-        logits = torch.zeros(VOCABULARY)
-        logits[ord(next(state, chr(END)))] = 100.0
+        logits = torch.zeros(len(slots), VOCABULARY)
+        for row, slot in zip(logits, slots, strict=True):
+            row[ord(next(self._replies[slot], chr(END)))] = 100.0
         return logits
+
+    def free(self, slot):
+        pass
+
+    def trim(self):
+        pass
+
+    def reset(self):
+        self._replies.clear()
 
     def context_ids(self, prompt_ids):
         return []

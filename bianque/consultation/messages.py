@@ -103,6 +103,7 @@ class ReplyUpdate:
         is_final: whether this is the last update.
         finish_reason: set on the last update.
         queue_position: 1-based place among those waiting, or None once the model works on it.
+        expected_wait_seconds: how long it will probably wait there, where that can be told.
         emergency: `consultation.red_flags.Emergency` name when a red flag was found; the notice is shown beside.
         num_trimmed_turns: how many oldest turns were left out of the prompt because they did not fit.
     """
@@ -111,7 +112,8 @@ class ReplyUpdate:
     author: Author
     model: str
     is_final: bool = False
-    finish_reason: Literal["stop", "length", "cancelled"] | None = None
+    finish_reason: Literal["stop", "length", "deadline", "cancelled"] | None = None
     queue_position: int | None = None
+    expected_wait_seconds: float | None = None
     emergency: str | None = None
     num_trimmed_turns: int = 0

@@ -101,7 +101,7 @@ class ConsultationService:
             raise InputError(
                 "history_invalid", reason_zh="最后一条不是用户消息", reason_en="it does not end with a user message"
             )
-        run = _Run()
+        run = _Run(visitor)
         with self._lock:
             self._running[visitor].append(run)
         try:
@@ -203,17 +203,20 @@ class ConsultationService:
         )
         cleaner = cleanup.ReplyCleaner(trimmed.prompt, template)
         update = ReplyUpdate("", author, spec.name, num_trimmed_turns=trimmed.num_trimmed_turns)
-        sequence = loaded.engine.submit(encode(trimmed.prompt), sampling)
+        sequence = loaded.engine.submit(encode(trimmed.prompt), sampling, visitor=run.visitor or None)
         run.attach(loaded.engine, sequence)
         stream = TextStream(loaded.decode)
         raw = ""
         is_turn_over = False
         try:
             for position in loaded.engine.positions(sequence):
-                yield replace(update, queue_position=position)
+                wait_seconds = loaded.engine.expected_wait_seconds(sequence)
+                yield replace(update, queue_position=position, expected_wait_seconds=wait_seconds)
             for token_id in loaded.engine.stream(sequence):
                 raw += stream.push(token_id)
                 is_turn_over = cleaner.is_turn_over(raw)
+                if is_turn_over:  # the slot is free from here on, whenever the page comes for the rest
+                    loaded.engine.cancel(sequence)
                 text = clean(raw, finished=False)
                 if text != update.text:
                     update = replace(update, text=text)
@@ -231,7 +234,8 @@ class ConsultationService:
 class _Run:
     """One reply in progress, so that it can be cancelled from another thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, visitor: str) -> None:
+        self.visitor = visitor
         self._lock = threading.Lock()
         self._current: tuple[Engine, EngineSequence] | None = None
         self.is_cancelled = False

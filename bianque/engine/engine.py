@@ -1,15 +1,21 @@
 """Runs one model for many readers.
 
-    submit ──► waiting queue ──► slot: prefill, then one decode step a round ──► stream
-    (any thread)                 (one worker thread)                              (any thread)
+    submit ──► waiting queue ──► slot: prompt, then a token with every decode step ──► stream
+    (any thread)                 (one worker thread, all slots in one step)            (any thread)
 
 The engine knows token ids only; text, prompts and tokenizers are others' business. Promises:
 
-- First come, first served; a bounded queue; `num_slots` sequences take turns, one decode step each.
-- A slow reader slows nobody: tokens wait in the sequence, which holds at most `max_new_tokens` of them.
-- A cancelled sequence gets no further decode step; its slot and KV cache are free at once, or, if the worker is just
-  computing for it, as soon as that step ends.
-- An error while computing one sequence ends that one alone.
+- First come, first served; a bounded queue; who finds it full is told at once. A request joins the running batch at
+  the next step and leaves it with its last token; `bianque.engine.worker` says what a newcomer costs the others.
+- Results do not depend on who else runs: greedy replies are those of a sequence alone, and so are seeded ones, but for
+  rounding where a library's matrix product rounds differently for different numbers of rows.
+- Memory is bounded: the KV cache has its full size from the start. A slow reader slows nobody: tokens wait in the
+  sequence, which holds at most `max_new_tokens` of them.
+- A cancelled sequence gets no further decode step, and its slot is free at once, or, if the worker is just computing
+  for it, as soon as that step (in a prompt, that layer) ends.
+- An error while computing one sequence ends that one alone. When a decode step runs out of memory, the youngest
+  sequence ends and the others go on. When the worker itself fails, every sequence ends with an error and the worker
+  begins anew; after three failures in a row, or on a device that is beyond use, the engine refuses everything.
 - Nothing polls: worker and readers sleep until something changes.
 
 Logs carry sequence numbers, counts and timings, never ids or text.
@@ -17,22 +23,28 @@ Logs carry sequence numbers, counts and timings, never ids or text.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Collection, Iterator
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bianque.engine.core import EngineCore
 from bianque.engine.sampling import SamplingParams
 from bianque.engine.scheduler import Scheduler
-from bianque.engine.sequence import FinishReason, Sequence, SequenceStatus
+from bianque.engine.sequence import Sequence
+from bianque.engine.stream import TokenStream
+from bianque.engine.turns import Turns
+from bianque.engine.worker import Worker
 from bianque.errors import GenerationError, InputError
 
 if TYPE_CHECKING:
     from bianque.engine.runner import ModelRunner
 
-logger = logging.getLogger(__name__)
+__all__ = ["Engine", "EngineStatus", "TokenStream"]
+
+# A process that ends does not wait longer than this for a step; the thread dies with it.
+_SHUTDOWN_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -43,11 +55,15 @@ class EngineStatus:
         num_running: slots taken.
         num_waiting: sequences waiting for a slot.
         num_slots: all slots.
+        tokens_per_second: of all sequences together, over the last ten seconds.
+        kv_cache_bytes: memory of all slots, used or not.
     """
 
     num_running: int
     num_waiting: int
     num_slots: int
+    tokens_per_second: float = 0.0
+    kv_cache_bytes: int = 0
 
 
 class Engine:
@@ -61,47 +77,58 @@ class Engine:
         self,
         runner: ModelRunner,
         *,
-        num_slots: int = 1,
+        num_slots: int | None = None,
         max_waiting: int = 16,
+        max_per_visitor: int | None = None,
+        max_seconds: float | None = None,
+        max_stall_seconds: float = 1.0,
         eos_token_ids: Collection[int] | None = None,
         max_model_len: int | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """Start the worker thread.
 
         Args:
             runner: computes logits; used by the worker thread only.
-            num_slots: sequences that run at once, each with a KV cache of its own; at least 1.
+            num_slots: sequences that run at once, at most as many as the runner has slots; None takes those.
             max_waiting: sequences that may wait beyond those; at least 0.
+            max_per_visitor: sequences of one visitor that may run or wait at once; None sets no limit.
+            max_seconds: how long a sequence may run, its prompt included; then it ends with `deadline`. None sets no
+                limit.
+            max_stall_seconds: how long running sequences may wait for a newcomer's prompt between two of their steps.
             eos_token_ids: ids that end a sequence; None takes the runner's.
             max_model_len: longest prompt in tokens of an encoder-decoder, prompt and reply together of a decoder-only
-                model; None takes the runner's.
+                model; the runner's limit holds as well.
+            turns: shared by engines that compute on the same device; None computes whenever there is work.
 
         Raises:
             ValueError: if a number is out of range.
         """
+        num_slots = runner.num_slots if num_slots is None else num_slots
+        if num_slots > runner.num_slots:
+            raise ValueError(f"num_slots must be at most the runner's {runner.num_slots}, but it is {num_slots}")
+        limits = [limit for limit in (max_model_len, runner.max_prompt_len) if limit is not None]
         self._runner = runner
-        self._eos_token_ids = frozenset(runner.eos_token_ids if eos_token_ids is None else eos_token_ids)
-        self._max_model_len = runner.max_model_len if max_model_len is None else max_model_len
-        self._lock = threading.RLock()  # a finaliser may come in while this thread holds it
-        self._work = threading.Condition(self._lock)
-        self._idle = threading.Condition(self._lock)
-        self._scheduler = Scheduler(num_slots, max_waiting)
-        self._computing: Sequence | None = None
-        self._is_stopping = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._max_model_len = min(limits) if limits else None
+        eos = frozenset(runner.eos_token_ids if eos_token_ids is None else eos_token_ids)
+        scheduler = Scheduler(num_slots, max_waiting, max_per_visitor)
+        self._core = EngineCore(scheduler, eos, max_seconds, runner.free)
+        worker = Worker(self._core, runner, turns or Turns(), max_stall_seconds)
+        self._thread = threading.Thread(target=worker.run, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, prompt_ids: Ids[int], params: SamplingParams) -> Sequence:
+    def submit(self, prompt_ids: Ids[int], params: SamplingParams, *, visitor: str | None = None) -> Sequence:
         """Take a request; it is computed whether or not `stream` is called, until it ends or is cancelled.
 
         Args:
             prompt_ids: ids as the model's tokenizer makes them, special tokens included.
             params: how to choose tokens. When prompt and reply would pass the model's length, `max_new_tokens` gives
                 way, and the sequence ends with `length`.
+            visitor: an opaque name of whose request it is, for the limit per visitor; None is not limited.
 
         Raises:
             InputError: `prompt_too_long`.
-            QueueFullError: if all slots are taken and the queue is full.
+            QueueFullError: `queue_full`, if all slots are taken and the queue is full; `visitor_busy`.
             GenerationError: `engine_stopped`, after `shutdown`.
             ValueError: if the prompt is empty or holds ids that the model does not have.
         """
@@ -110,38 +137,31 @@ class Engine:
         # Checked here because on a GPU an id out of range would break the device for every sequence.
         if not 0 <= min(prompt_ids) <= max(prompt_ids) < self._runner.vocab_size:
             raise ValueError(f"prompt_ids must be from 0 to {self._runner.vocab_size - 1}")
-        max_new_tokens = params.max_new_tokens
-        if self._max_model_len is not None:
-            limit = self._max_model_len if self._runner.is_encoder_decoder else self._max_model_len - 1
-            if len(prompt_ids) > limit:
-                raise InputError("prompt_too_long", limit=limit, got=len(prompt_ids))
-            if not self._runner.is_encoder_decoder:
-                max_new_tokens = min(max_new_tokens, self._max_model_len - len(prompt_ids))
-        sequence = Sequence(prompt_ids, params, max_new_tokens, self._lock)
-        with self._lock:
-            if self._is_stopping:
+        sequence = Sequence(prompt_ids, params, self._room(prompt_ids, params), self._core.lock, visitor)
+        with self._core.lock:
+            if self._core.is_stopping:
                 raise GenerationError("engine_stopped")
-            self._scheduler.add(sequence)
-            self._work.notify()
+            self._core.scheduler.add(sequence)
+            self._core.work.notify()
         return sequence
 
     def stream(self, sequence: Sequence) -> TokenStream:
         """Return an iterator over a sequence's tokens, from the first one on; closing it cancels the sequence."""
-        return TokenStream(self, sequence)
+        return TokenStream(sequence, self.cancel)
 
     def cancel(self, sequence: Sequence) -> None:
         """End a sequence before its next decode step, and its stream at once, also if it has tokens not yet read.
 
         Does nothing to a sequence that is finished.
         """
-        with self._lock:
+        with self._core.lock:
             if not sequence.is_finished:
-                self._finish(sequence, reason="cancelled")
+                self._core.finish(sequence, reason="cancelled")
 
     def position(self, sequence: Sequence) -> int | None:
         """Return the 1-based place of a sequence among those waiting; None once it runs or is finished."""
-        with self._lock:
-            return self._scheduler.position(sequence)
+        with self._core.lock:
+            return self._core.scheduler.position(sequence)
 
     def positions(self, sequence: Sequence) -> Iterator[int]:
         """Yield a sequence's place in the queue, now and whenever it changes, until it waits no more.
@@ -151,27 +171,45 @@ class Engine:
         position = self.position(sequence)
         while position is not None:
             yield position
-            with self._lock:
-                while self._scheduler.position(sequence) == position:
+            with self._core.lock:
+                while self._core.scheduler.position(sequence) == position:
                     sequence.changed.wait()
-                position = self._scheduler.position(sequence)
+                position = self._core.scheduler.position(sequence)
+
+    def expected_wait_seconds(self, sequence: Sequence) -> float | None:
+        """Return how long a waiting sequence will probably wait for its slot, from how long the last ones ran.
+
+        None once it runs or is finished, and before any sequence has been measured.
+        """
+        with self._core.lock:
+            position = self._core.scheduler.position(sequence)
+            return None if position is None else self._core.scheduler.expected_wait_seconds(position)
 
     def status(self) -> EngineStatus:
         """Return how busy the engine is."""
-        with self._lock:
-            scheduler = self._scheduler
-            return EngineStatus(len(scheduler.running), len(scheduler.waiting), scheduler.num_slots)
+        with self._core.lock:
+            scheduler = self._core.scheduler
+            return EngineStatus(
+                len(scheduler.running),
+                len(scheduler.waiting),
+                scheduler.num_slots,
+                self._core.tokens_per_second(),
+                self._runner.kv_cache_bytes,
+            )
 
     def wait_idle(self, timeout_seconds: float | None = None) -> bool:
         """Wait until no sequence runs or waits; return whether that is so."""
-        with self._lock:
-            return self._idle.wait_for(lambda: not self._scheduler.running, timeout_seconds)
+        with self._core.lock:
+            return self._core.idle.wait_for(lambda: not self._core.scheduler.running, timeout_seconds)
 
     def shutdown(self) -> None:
-        """End every stream with `engine_stopped` and the worker thread after its present step; may be called twice."""
-        self._end_all()
+        """End every stream with `engine_stopped`, and the worker thread after its present step; may be called twice.
+
+        Returns after four seconds even if that step takes longer.
+        """
+        self._core.stop()
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(_SHUTDOWN_SECONDS)
 
     def __enter__(self) -> Engine:
         return self
@@ -179,165 +217,20 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.shutdown()
 
-    def _run(self) -> None:
-        """Serve rounds until shutdown; the worker thread's body."""
-        try:
-            while sequences := self._next_round():
-                for sequence in sequences:
-                    self._advance(sequence)
-        finally:  # whatever ended the worker, no reader may wait for it
-            self._computing = None
-            self._end_all()
-
-    def _next_round(self) -> list[Sequence]:
-        """Wait for work; return the running sequences, or none to stop."""
-        with self._lock:
-            self._work.wait_for(lambda: self._is_stopping or self._scheduler.running)
-            for sequence in [sequence for sequence in self._scheduler.waiting if sequence.is_abandoned]:
-                self._finish(sequence, reason="cancelled")
-            return [] if self._is_stopping else self._scheduler.round()
-
-    def _advance(self, sequence: Sequence) -> None:
-        """Compute and deliver one token of a sequence."""
-        with self._lock:
-            if sequence.is_abandoned and not sequence.is_finished:
-                self._finish(sequence, reason="cancelled")
-            if sequence.is_finished:
-                return
-            self._computing = sequence
-        token_id, error = None, None
-        try:
-            token_id = self._compute(sequence)
-        except Exception as raised:
-            error = _failure(raised, sequence)
-        with self._lock:
-            self._computing = None
-            if sequence.is_finished:  # cancelled or shut down meanwhile: the token comes too late
-                self._release(sequence)
-            elif error is not None or token_id is None:
-                self._finish(sequence, error=error)
-            elif token_id in self._eos_token_ids:
-                self._finish(sequence, reason="stop")
-            else:
-                sequence.append(token_id)
-                sequence.changed.notify_all()
-                if len(sequence.output_ids) >= sequence.max_new_tokens:
-                    self._finish(sequence, reason="length")
-
-    def _compute(self, sequence: Sequence) -> int:
-        """Return the next token of a sequence: prefill the first time, a decode step after that."""
-        from bianque.engine.sampler import Sampler
-
-        if sequence.sampler is None:
-            sequence.state, logits = self._runner.prefill(sequence.prompt_ids)
-            sequence.sampler = Sampler(sequence.params, self._runner.context_ids(sequence.prompt_ids))
-        else:
-            logits = self._runner.decode(sequence.state, sequence.output_ids[-1])
-        return sequence.sampler.sample(logits)
-
-    def _finish(
-        self, sequence: Sequence, *, reason: FinishReason | None = None, error: GenerationError | None = None
-    ) -> None:
-        """End a sequence for its reader, and free its slot unless the worker is computing for it. Needs the lock."""
-        sequence.status = SequenceStatus.FINISHED
-        sequence.finish_reason = reason
-        sequence.error = error
-        sequence.changed.notify_all()
-        if sequence is not self._computing:
-            self._release(sequence)
-        logger.info(
-            "sequence %d: %d prompt tokens, %d new tokens, %s, first token after %s s, %s tokens/s",
-            sequence.number,
-            len(sequence.prompt_ids),
-            len(sequence.output_ids),
-            reason or (error.key if error else None),
-            _rounded(sequence.time_to_first_token_seconds),
-            _rounded(sequence.tokens_per_second),
-        )
-
-    def _release(self, sequence: Sequence) -> None:
-        """Free slot and KV cache, and let the others move up. Needs the lock."""
-        self._scheduler.remove(sequence)
-        sequence.state = sequence.sampler = None
-        for other in (*self._scheduler.running, *self._scheduler.waiting):
-            other.changed.notify_all()
-        if not self._scheduler.running:
-            self._idle.notify_all()
-
-    def _end_all(self) -> None:
-        with self._lock:
-            self._is_stopping = True
-            for sequence in (*self._scheduler.waiting, *self._scheduler.running):
-                if not sequence.is_finished:
-                    self._finish(sequence, error=GenerationError("engine_stopped"))
-            self._work.notify_all()
-
-
-class TokenStream(Iterator[int]):
-    """Tokens of one sequence as they come, for one reader.
-
-    Ends when the sequence does, `Sequence.finish_reason` then says why. Closing it, or dropping it before its end,
-    cancels the sequence.
-    """
-
-    def __init__(self, engine: Engine, sequence: Sequence) -> None:
-        """Read `sequence` from its first token on."""
-        self._engine = engine
-        self._sequence = sequence
-        self._num_read = 0
-
-    def __next__(self) -> int:
-        """Wait for the next token and return it.
+    def _room(self, prompt_ids: Ids[int], params: SamplingParams) -> int:
+        """Return how many new tokens a sequence may have.
 
         Raises:
-            StopIteration: at the end.
-            GenerationError: if the sequence failed, after the tokens it has.
+            InputError: `prompt_too_long`.
         """
-        sequence = self._sequence
-        with sequence.changed:
-            sequence.changed.wait_for(lambda: sequence.is_finished or len(sequence.output_ids) > self._num_read)
-            # After a cancel nothing more is wanted: a reader that lags must not go on for what had piled up.
-            if self._num_read < len(sequence.output_ids) and sequence.finish_reason != "cancelled":
-                self._num_read += 1
-                return sequence.output_ids[self._num_read - 1]
-        if sequence.error is not None:
-            raise GenerationError(sequence.error.key, **sequence.error.params)
-        raise StopIteration
-
-    def close(self) -> None:
-        """Cancel the sequence unless it is finished."""
-        self._engine.cancel(self._sequence)
-
-    def __enter__(self) -> TokenStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        # No lock may be taken here: the interpreter may finalise in the middle of anything.
-        self._sequence.is_abandoned = True
-
-
-def _failure(raised: Exception, sequence: Sequence) -> GenerationError:
-    """Return what a reader is told about an exception of the computation, and log the rest.
-
-    The result holds no reference to the traceback, whose frames would keep the KV cache alive.
-    """
-    if isinstance(raised, GenerationError):
-        return GenerationError(raised.key, **raised.params)
-    logger.error("sequence %d failed", sequence.number, exc_info=raised)
-    is_memory = isinstance(raised, MemoryError) or (
-        isinstance(raised, RuntimeError) and any(words in str(raised) for words in _MEMORY_WORDS)
-    )
-    if is_memory:
-        return GenerationError("out_of_memory")
-    return GenerationError("computation_failed", reason=type(raised).__name__)
-
-
-# torch has no one exception for it: CUDA's is a RuntimeError of its own class, the CPU allocator's a plain one.
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
+        max_new_tokens = params.max_new_tokens
+        if self._runner.max_new_tokens is not None:
+            max_new_tokens = min(max_new_tokens, self._runner.max_new_tokens)
+        if self._max_model_len is None:
+            return max_new_tokens
+        limit = self._max_model_len if self._runner.is_encoder_decoder else self._max_model_len - 1
+        if len(prompt_ids) > limit:
+            raise InputError("prompt_too_long", limit=limit, got=len(prompt_ids))
+        if not self._runner.is_encoder_decoder:
+            max_new_tokens = min(max_new_tokens, self._max_model_len - len(prompt_ids))
+        return max_new_tokens

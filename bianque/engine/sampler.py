@@ -5,8 +5,9 @@ top-p, softmax, draw. One departure: the original replaces a row with NaN or inf
 whole batch at once; here the request of that row ends with an error. Bans are written as -inf after the check.
 
 A draw costs far less than sorting or exponentiating a vocabulary of 130,528: only the tokens that survive top-k are
-looked at. The distribution is the same as over the whole row (`probabilities` returns it in full). Rows are brought
-to the CPU first, so that a seed gives the same reply on every device.
+looked at. The distribution is the same as over the whole row (`probabilities` returns it in full). Draws are made on
+the CPU, so that a seed gives the same reply on every device. This is for one row; `bianque.engine.batch_sampler`
+chooses for a whole step.
 
 Dimension letter: V vocabulary.
 """
@@ -40,7 +41,7 @@ class Sampler:
             context_ids: ids that count as already written for the repetition penalty and n-gram bans: the prompt of
                 a decoder-only model, the decoder's start token of an encoder-decoder.
         """
-        self._params = params
+        self.params = params
         self._generator = torch.Generator()
         if params.seed is None:
             self._generator.seed()
@@ -63,15 +64,20 @@ class Sampler:
             GenerationError: `logits_not_finite`, if any of the model's logits is NaN or infinite.
         """
         token_ids, probs = self.candidates(logits)
-        if len(token_ids) == 1:
-            token_id = int(token_ids[0])
-        else:
-            cumulative = probs.cumsum(0)
-            point = torch.rand((), generator=self._generator, dtype=torch.float64) * cumulative[-1]
-            index = int(torch.searchsorted(cumulative, point, right=True))
-            token_id = int(token_ids[min(index, len(token_ids) - 1)])
-        self._remember(token_id)
+        token_id = int(token_ids[choose(probs.cumsum(0)[None], torch.tensor([self.draw()], dtype=torch.float64))])
+        self.remember(token_id)
         return token_id
+
+    @property
+    def changes_logits(self) -> bool:
+        """Whether `process` may do anything."""
+        return self.params.repetition_penalty != 1.0 or self.params.no_repeat_ngram_size > 0
+
+    def draw(self) -> float:
+        """Return this sequence's next random number, in [0, 1); 0 where the most probable token is taken."""
+        if self.params.is_greedy:
+            return 0.0
+        return float(torch.rand((), generator=self._generator, dtype=torch.float64))
 
     def candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the tokens that may come next with their probabilities, both (n,), n at most V.
@@ -81,8 +87,9 @@ class Sampler:
         Raises:
             GenerationError: as `sample`.
         """
-        logits = self._process(_checked(logits))
-        params = self._params
+        logits = _checked(logits).clone()
+        self.process(logits)
+        params = self.params
         if params.is_greedy:
             return _first_largest(logits), torch.ones(1, dtype=torch.float64)
         if params.top_k:
@@ -91,14 +98,15 @@ class Sampler:
             token_ids, total = self._prefix(logits)
         else:
             token_ids, total = torch.arange(len(logits)), None
+        # Equal logits in order of id.
+        values, order = logits[token_ids].double().sort(descending=True, stable=True)
+        token_ids = token_ids[order]
         # Masses are relative to the best token's, which keeps a low temperature from overflowing.
-        values = logits[token_ids].double()
-        masses = ((values - values.max()) / params.temperature).exp()
+        masses = ((values - values[0]) / params.temperature).exp()
         if params.top_p < 1.0:
-            masses, order = masses.sort(descending=True, stable=True)
             needed = params.top_p * (masses.sum() if total is None else total)
             kept = int((masses.cumsum(0) - masses < needed).sum())  # always the first
-            token_ids, masses = token_ids[order[:kept]], masses[:kept]
+            token_ids, masses = token_ids[:kept], masses[:kept]
         return token_ids, masses / masses.sum()
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
@@ -110,47 +118,61 @@ class Sampler:
         token_ids, probs = self.candidates(logits)
         return torch.zeros(len(logits), dtype=torch.float64).index_copy_(0, token_ids, probs)
 
-    def _process(self, logits: torch.Tensor) -> torch.Tensor:
-        """Apply what depends on the tokens so far; the argument is not changed."""
-        penalty = self._params.repetition_penalty
+    def process(self, logits: torch.Tensor) -> None:
+        """Apply what depends on the tokens so far to a row (V,), in place, on its device."""
+        penalty = self.params.repetition_penalty
         if penalty != 1.0 and len(self._seen):
-            seen = logits[self._seen]
-            logits = logits.index_copy(0, self._seen, torch.where(seen < 0, seen * penalty, seen / penalty))
+            places = self._seen.to(logits.device)
+            seen = logits[places]
+            logits[places] = torch.where(seen < 0, seen * penalty, seen / penalty)
         banned = self._banned()
         # Were every token banned, there would be nothing to choose from: then the bans are lifted.
         if banned and len(banned) < len(logits):
-            logits = logits.index_fill(0, torch.tensor(list(banned)), -torch.inf)
-        return logits
+            logits[torch.tensor(list(banned), device=logits.device)] = -torch.inf
 
     def _prefix(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the most probable tokens, enough of them to hold the mass `top_p`, and the mass of the whole row."""
-        masses = ((logits - logits.max()) / self._params.temperature).exp()
+        masses = ((logits - logits.max()) / self.params.temperature).exp()
         total = masses.sum(dtype=torch.float64)
         size = _FIRST_PREFIX
         while size < len(logits):
             token_ids = _top_k(logits, size)
             # The margin keeps rounding in fp32 from ending the search a token too early.
-            if masses[token_ids].sum() > total * self._params.top_p * 1.001:
+            if masses[token_ids].sum() > total * self.params.top_p * 1.001:
                 return token_ids, total
             size *= 8
         return torch.arange(len(logits)), total
 
     def _banned(self) -> set[int]:
-        size = self._params.no_repeat_ngram_size
+        size = self.params.no_repeat_ngram_size
         if not size or len(self._token_ids) < size - 1:
             return set()
         return self._followers.get(tuple(self._token_ids[len(self._token_ids) - size + 1 :]), set())
 
-    def _remember(self, token_id: int) -> None:
+    def remember(self, token_id: int) -> None:
+        """Note a token that was chosen."""
         self._token_ids.append(token_id)
-        if self._params.repetition_penalty != 1.0 and not bool((self._seen == token_id).any()):
+        if self.params.repetition_penalty != 1.0 and not bool((self._seen == token_id).any()):
             self._seen = torch.cat((self._seen, torch.tensor([token_id])))
-        if 0 < self._params.no_repeat_ngram_size <= len(self._token_ids):
+        if 0 < self.params.no_repeat_ngram_size <= len(self._token_ids):
             self._note_ngram(len(self._token_ids))
 
     def _note_ngram(self, end: int) -> None:
-        *head, last = self._token_ids[end - self._params.no_repeat_ngram_size : end]
+        *head, last = self._token_ids[end - self.params.no_repeat_ngram_size : end]
         self._followers[tuple(head)].add(last)
+
+
+def choose(cumulative: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """Return which candidate each row draws, (n,) int64.
+
+    Args:
+        cumulative: (n, K) float64, sums of the candidates' masses up to each one, of any total.
+        draws: (n,) float64 in [0, 1).
+    """
+    points = draws * cumulative[:, -1]
+    # Rounding may lift a point to the total; the last candidate with a mass of its own is then meant.
+    last = (cumulative < cumulative[:, -1:]).sum(1)
+    return torch.minimum((cumulative <= points[:, None]).sum(1), last)
 
 
 def _checked(logits: torch.Tensor) -> torch.Tensor:

@@ -6,39 +6,55 @@ the scheduler says never depends on how far the worker is.
 
 from __future__ import annotations
 
+import heapq
+import time
 from collections import deque
 
 from bianque.engine.sequence import Sequence, SequenceStatus
 from bianque.errors import QueueFullError
 
+# A new duration counts this much in the mean.
+_NEWEST_SHARE = 0.2
+
 
 class Scheduler:
     """Slots and a bounded queue. Not thread-safe: the engine's lock guards it."""
 
-    def __init__(self, num_slots: int, max_waiting: int) -> None:
+    def __init__(self, num_slots: int, max_waiting: int, max_per_visitor: int | None = None) -> None:
         """Start empty.
 
         Args:
             num_slots: sequences that run at once, at least 1.
             max_waiting: sequences that may wait beyond those, at least 0.
+            max_per_visitor: sequences of one visitor that may run or wait at once, at least 1; None sets no limit.
 
         Raises:
             ValueError: if a number is out of range.
         """
-        if num_slots < 1 or max_waiting < 0:
-            raise ValueError(f"need num_slots >= 1 and max_waiting >= 0, but got {num_slots} and {max_waiting}")
+        if num_slots < 1 or max_waiting < 0 or (max_per_visitor is not None and max_per_visitor < 1):
+            raise ValueError(
+                "need num_slots >= 1, max_waiting >= 0 and max_per_visitor >= 1, "
+                f"but got {num_slots}, {max_waiting} and {max_per_visitor}"
+            )
         self.num_slots = num_slots
         self.max_waiting = max_waiting
+        self.max_per_visitor = max_per_visitor
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
+        self._free_slots = list(range(num_slots))  # a heap: runners that compute up to the last slot want low ones
+        self._mean_seconds: float | None = None
 
     def add(self, sequence: Sequence) -> None:
         """Give a slot to a sequence or put it at the end of the queue.
 
         Raises:
-            QueueFullError: if there is room for neither.
+            QueueFullError: `queue_full`, if there is room for neither; `visitor_busy`, if its visitor has as many
+                unfinished sequences as one may have.
         """
-        if len(self.running) < self.num_slots:
+        limit = self.max_per_visitor
+        if sequence.visitor is not None and limit is not None and self._num_unfinished(sequence.visitor) >= limit:
+            raise QueueFullError("visitor_busy", limit=limit)
+        if self._free_slots:
             self._run(sequence)
         elif len(self.waiting) < self.max_waiting:
             self.waiting.append(sequence)
@@ -51,10 +67,14 @@ class Scheduler:
         Raises:
             ValueError: if the sequence is neither running nor waiting.
         """
-        if sequence not in self.running:
+        if sequence.slot is None:
             self.waiting.remove(sequence)
             return
         self.running.remove(sequence)
+        heapq.heappush(self._free_slots, sequence.slot)
+        sequence.slot = None
+        if sequence.started_seconds is not None:
+            self._note_duration(time.monotonic() - sequence.started_seconds)
         if self.waiting:
             self._run(self.waiting.popleft())
 
@@ -65,10 +85,36 @@ class Scheduler:
         except ValueError:
             return None
 
-    def round(self) -> list[Sequence]:
-        """Return the running sequences in the order to serve them: those without a prefill first."""
-        return sorted(self.running, key=lambda sequence: sequence.sampler is not None)
+    def expected_wait_seconds(self, position: int) -> float | None:
+        """Return how long the sequence at a 1-based place will probably wait; None before anything was measured.
+
+        Takes every sequence to run as long as the last ones did on average, those that run already less what they
+        have behind them.
+        """
+        if self._mean_seconds is None:
+            return None
+        now = time.monotonic()
+        ends = [
+            max(0.0, self._mean_seconds - (now - sequence.started_seconds))
+            for sequence in self.running
+            if sequence.started_seconds is not None
+        ]
+        heapq.heapify(ends)
+        for _ in range(position - 1):
+            heapq.heapreplace(ends, ends[0] + self._mean_seconds)
+        return ends[0]
+
+    def _num_unfinished(self, visitor: str) -> int:
+        return sum(
+            sequence.visitor == visitor and not sequence.is_finished for sequence in (*self.running, *self.waiting)
+        )
+
+    def _note_duration(self, seconds: float) -> None:
+        mean = self._mean_seconds
+        self._mean_seconds = seconds if mean is None else mean + _NEWEST_SHARE * (seconds - mean)
 
     def _run(self, sequence: Sequence) -> None:
         sequence.status = SequenceStatus.RUNNING
+        sequence.slot = heapq.heappop(self._free_slots)
+        sequence.started_seconds = time.monotonic()
         self.running.append(sequence)

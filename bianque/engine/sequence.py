@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence as Ids
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from bianque.engine.sampling import SamplingParams
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bianque.engine.sampler import Sampler
     from bianque.errors import GenerationError
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "deadline", "cancelled"]
 
 _numbers = itertools.count(1)
 
@@ -36,32 +36,42 @@ class Sequence:
         prompt_ids: ids of the prompt.
         params: sampling params.
         max_new_tokens: what `params` ask for, less what the model's length leaves no room for.
+        visitor: whose request it is, an opaque name; None for nobody's.
         output_ids: ids generated so far, the end token left out. Only ever grows.
         status: waiting, running or finished.
-        finish_reason: why it ended: `stop` (end token), `length` or `cancelled`; None before, and after an error.
+        finish_reason: why it ended: `stop` (end token), `length`, `deadline` (its time was up) or `cancelled`; None
+            before, and after an error.
         error: why it failed.
         is_abandoned: set when its reader was dropped without a word; the engine then ends it at its next turn.
         changed: notified whenever something of the above changes, or the place in the queue does.
-        state: what the runner keeps between decode steps, the KV cache above all; freed when the sequence ends.
-        sampler: chooses its tokens; freed likewise.
+        slot: its place in the runner, while it runs.
+        sampler: chooses its tokens, from its prefill to its end.
+        started_seconds: when it got its slot, on the monotonic clock.
     """
 
     def __init__(
-        self, prompt_ids: Ids[int], params: SamplingParams, max_new_tokens: int, lock: threading.RLock
+        self,
+        prompt_ids: Ids[int],
+        params: SamplingParams,
+        max_new_tokens: int,
+        lock: threading.RLock,
+        visitor: str | None = None,
     ) -> None:
         """Make a waiting sequence; `lock` is the engine's and guards every change."""
         self.number = next(_numbers)
         self.prompt_ids = tuple(prompt_ids)
         self.params = params
         self.max_new_tokens = max_new_tokens
+        self.visitor = visitor
         self.output_ids: list[int] = []
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None
         self.error: GenerationError | None = None
         self.is_abandoned = False
         self.changed = threading.Condition(lock)
-        self.state: Any = None
+        self.slot: int | None = None
         self.sampler: Sampler | None = None
+        self.started_seconds: float | None = None
         self._submitted = time.monotonic()
         self._first_token: float | None = None
         self._last_token: float | None = None

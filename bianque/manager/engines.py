@@ -5,21 +5,40 @@ from __future__ import annotations
 from typing import Any
 
 from bianque.engine.engine import Engine
+from bianque.engine.turns import turns_of
 from bianque.manager.registry import ModelSpec
 from bianque.settings import Settings
 
+# A question is far shorter; memory is planned for this.
+_LONGEST_QUESTION_TOKENS = 512
+
 
 def make_engine(model: Any, spec: ModelSpec, settings: Settings) -> Engine:
-    """Return a running engine over a loaded model.
+    """Return a running engine over a loaded model; its KV cache is allocated here, once.
 
     Args:
         model: a `T5ForConditionalGeneration` or `ChatGLMForConditionalGeneration` in evaluation mode.
         spec: what it is; decides the runner and the length of prompts.
         settings: of the application.
     """
-    from bianque.engine.runner import ChatGLMRunner, ModelRunner, T5Runner
+    from bianque.engine.chatglm_runner import ChatGLMRunner
+    from bianque.engine.t5_runner import T5Runner
 
-    runner: ModelRunner = T5Runner(model) if spec.family == "t5" else ChatGLMRunner(model)
+    runner: ChatGLMRunner | T5Runner
+    if spec.family == "t5":
+        max_new_tokens = max(_LONGEST_QUESTION_TOKENS, spec.sampling.max_new_tokens)
+        runner = T5Runner(
+            model,
+            num_slots=settings.num_slots,
+            max_prompt_len=spec.max_prompt_tokens,
+            max_new_tokens=max_new_tokens,
+        )
+    else:
+        runner = ChatGLMRunner(model, num_slots=settings.num_slots, max_len=spec.max_prompt_tokens)
     return Engine(
-        runner, num_slots=settings.num_slots, max_waiting=settings.max_waiting, max_model_len=spec.max_prompt_tokens
+        runner,
+        max_waiting=settings.max_waiting,
+        max_per_visitor=settings.max_running_per_visitor or None,
+        max_seconds=settings.max_seconds or None,
+        turns=turns_of(str(runner.device)),
     )

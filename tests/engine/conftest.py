@@ -13,38 +13,87 @@ TIMEOUT_SECONDS = 20  # only ever reached by a test that fails
 EOS = 0
 
 
-class ScriptedState:
-    """Stands for a KV cache; weakly referable, so that tests see it freed."""
-
-    def __init__(self, name):
-        self.name = name
-        self.num_steps = 0
+def prefill(runner, slot=None, prompt_ids=None):
+    """Run a prompt, or what is left of one already begun; return the logits of the first token."""
+    steps = runner if slot is None else runner.prefill(slot, prompt_ids)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 class ScriptedRunner:
     """Gives the tokens of a script, keyed by the first id of the prompt.
 
-    A script's entries are token ids, tensors (logits as they are), or exceptions to raise. With `is_gated`, every call
-    first tells `entered` and then waits for a permit: `allow(n)`.
+    A script's entries are token ids, tensors (logits as they are), or exceptions to raise; a prefill takes
+    `num_layers` steps. With `is_gated`, every prefill step and every decode step first tells `entered` and then waits
+    for a permit: `allow(n)`.
+
+    Attributes:
+        calls: (name, what was given) of every row, `prefill` or the token; a step of n rows leaves n of them.
+        steps: names of the rows of every step.
+        freed: slots in the order in which they were freed.
     """
 
-    def __init__(self, scripts, *, is_gated=False, is_encoder_decoder=False, max_model_len=None, vocab_size=200):
+    def __init__(
+        self,
+        scripts,
+        *,
+        is_gated=False,
+        is_encoder_decoder=False,
+        max_model_len=None,
+        max_new_tokens=None,
+        vocab_size=200,
+        num_slots=64,
+        num_layers=1,
+    ):
         self.scripts = scripts
         self.is_gated = is_gated
         self.is_encoder_decoder = is_encoder_decoder
-        self.max_model_len = max_model_len
+        self.max_prompt_len = max_model_len
+        self.max_new_tokens = max_new_tokens
         self.vocab_size = vocab_size
+        self.num_slots = num_slots
+        self.num_layers = num_layers
+        self.kv_cache_bytes = 1000 * num_slots
         self.eos_token_ids = (EOS,)
         self.calls = []
+        self.steps = []
+        self.freed = []
+        self.num_trimmed = 0
+        self.num_resets = 0
+        self.reset_error = None
         self.entered = threading.Semaphore(0)
         self._permits = threading.Semaphore(0)
+        self._states = {}
 
-    def prefill(self, prompt_ids):
-        state = ScriptedState(prompt_ids[0])
-        return state, self._step(state, "prefill")
+    def prefill(self, slot, prompt_ids):
+        self._states.pop(slot, None)
+        name = prompt_ids[0]
+        for layer in range(self.num_layers):
+            if layer:
+                yield
+            self._wait([(name, "prefill" if layer == 0 else f"layer {layer}")])
+        self._states[slot] = [name, 0]
+        return self._advance([slot])[0]
+        yield  # a generator also with one layer
 
-    def decode(self, state, token_id):
-        return self._step(state, token_id)
+    def decode(self, slots, token_ids):
+        assert len(slots) == len(set(slots)) == len(token_ids)
+        self._wait([(self._states[slot][0], token_id) for slot, token_id in zip(slots, token_ids, strict=True)])
+        return self._advance(slots)
+
+    def free(self, slot):
+        self.freed.append(slot)
+
+    def trim(self):
+        self.num_trimmed += 1
+
+    def reset(self):
+        self.num_resets += 1
+        if self.reset_error is not None:
+            raise self.reset_error
 
     def context_ids(self, prompt_ids):
         return prompt_ids
@@ -60,16 +109,27 @@ class ScriptedRunner:
         self.is_gated = False
         self.allow(1000)
 
-    def _step(self, state, given):
-        self.calls.append((state.name, given))
+    def _wait(self, calls):
+        self.calls.extend(calls)
+        self.steps.append([name for name, _ in calls])
         if self.is_gated:
             self.entered.release()
             assert self._permits.acquire(timeout=TIMEOUT_SECONDS)
-        script = self.scripts[state.name]
-        entry = script[state.num_steps % len(script)]
-        state.num_steps += 1
-        if isinstance(entry, BaseException):
-            raise entry
+
+    def _advance(self, slots):
+        """Return the rows of all slots, or raise for one of them before any has moved on."""
+        entries = []
+        for slot in slots:
+            name, num_steps = self._states[slot]
+            entries.append(self.scripts[name][num_steps % len(self.scripts[name])])
+        for entry in entries:
+            if isinstance(entry, BaseException):
+                raise entry
+        for slot in slots:
+            self._states[slot][1] += 1
+        return torch.stack([self._row(entry) for entry in entries])
+
+    def _row(self, entry):
         if isinstance(entry, torch.Tensor):
             return entry
         logits = torch.zeros(self.vocab_size)
@@ -109,6 +169,8 @@ def start_engine():
     started = []
 
     def start(runner, **options):
+        if isinstance(runner, ScriptedRunner):
+            runner.num_slots = options.get("num_slots", 1)
         engine = Engine(runner, **options)
         started.append((engine, runner))
         return engine

@@ -10,10 +10,12 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from bianque.engine.engine import Engine
-from bianque.engine.runner import T5Runner
 from bianque.engine.sampler import Sampler
 from bianque.engine.sampling import SamplingParams
+from bianque.engine.t5_runner import T5Runner
+from bianque.models.t5_decoder import encode
 from bianque.tokenization.t5 import BianQueT5Tokenizer
+from tests.engine.conftest import prefill
 from tests.golden import GOLDEN, requires_golden
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "t5"
@@ -50,7 +52,7 @@ def golden_model():
 
 def generate_all(model, prompts, params, *, num_slots=1):
     """Return what the engine streams for each prompt, with the start token before and the end token after it."""
-    with Engine(T5Runner(model), num_slots=num_slots, max_waiting=len(prompts)) as engine:
+    with Engine(T5Runner(model, num_slots=num_slots), max_waiting=len(prompts)) as engine:
         sequences = [engine.submit(prompt, params) for prompt in prompts]
         streamed = [list(engine.stream(sequence)) for sequence in sequences]
     return [
@@ -74,7 +76,7 @@ def test_fixture_replies_equal_those_of_generate(fixture_model, num_slots):
 def test_fixture_logits(fixture_model):
     runner = T5Runner(fixture_model)
     for case in json.loads((FIXTURE / "expected.json").read_text(encoding="utf-8")):
-        _, logits = runner.prefill(case["input_ids"])
+        logits = prefill(runner, 0, case["input_ids"])
         torch.testing.assert_close(logits, torch.tensor(case["first_logits"]), atol=LOGITS_TOLERANCE, rtol=0)
 
 
@@ -120,10 +122,11 @@ def test_golden_encoder_states_and_logits(golden, golden_model, golden_arrays):
     runner = T5Runner(golden_model)
     num_checked = 0
     for case in golden["cases"]:
-        state, logits = runner.prefill(case["input_ids"])
+        logits = prefill(runner, 0, case["input_ids"])
         encoded = golden_arrays.get(f"{case['id']}.encoder_last_hidden")
         if encoded is not None:
-            hidden_states = state.encoded.last_hidden_state[0]
+            with torch.inference_mode():
+                hidden_states = prefill(encode(golden_model, torch.tensor([case["input_ids"]])))[0]
             torch.testing.assert_close(hidden_states, encoded, atol=LOGITS_TOLERANCE, rtol=0)
             num_checked += 1
         first = golden_arrays.get(f"{case['id']}.first_logits")
@@ -137,8 +140,8 @@ def test_golden_encoder_states_and_logits(golden, golden_model, golden_arrays):
 def test_golden_logits_step_by_step(golden, golden_model, golden_arrays):
     case = next(case for case in golden["cases"] if case["id"] == "two_turns")
     runner = T5Runner(golden_model)
-    state, logits = runner.prefill(case["input_ids"])
-    steps = [logits, *(runner.decode(state, token_id) for token_id in case["greedy_output_ids"][1:16])]
+    logits = prefill(runner, 0, case["input_ids"])
+    steps = [logits, *(runner.decode([0], [token_id])[0] for token_id in case["greedy_output_ids"][1:16])]
     expected = golden_arrays["two_turns.teacher_forced_16_logits"]
     torch.testing.assert_close(torch.stack(steps), expected, atol=LOGITS_TOLERANCE, rtol=0)
 
@@ -151,10 +154,10 @@ def test_golden_draws_of_the_sampled_call(golden, golden_model):
     params = SamplingParams(temperature=0.7, top_k=50, top_p=1.0, no_repeat_ngram_size=3)
     runner = T5Runner(golden_model)
     generator = torch.Generator().manual_seed(4321)
-    state, logits = runner.prefill(prompt)
+    logits = prefill(runner, 0, prompt)
     reply = [START]
     while len(reply) < len(recorded):
         probs = Sampler(params, reply).probabilities(logits).float()
         reply.append(int(torch.multinomial(probs, 1, generator=generator)))
-        logits = runner.decode(state, reply[-1])
+        (logits,) = runner.decode([0], [reply[-1]])
     assert reply == recorded
