@@ -99,7 +99,7 @@ def run_forced(options: argparse.Namespace) -> int:
 
 def run_free(options: argparse.Namespace) -> int:
     """Talk with the scripted patient, measure, and write dialogues and results."""
-    from bianque.evaluation.free import converse, draw_cases, measure_free
+    from bianque.evaluation.free import DEFINITIONS, converse, draw_cases, measure_free
     from bianque.evaluation.results import Results
     from bianque.minis.cases import GENERAL
     from bianque.minis.knowledge import load_knowledge
@@ -119,7 +119,8 @@ def run_free(options: argparse.Namespace) -> int:
             lines.write(json.dumps(dialogue.to_dialogue(number).to_json(), ensure_ascii=False) + "\n")
     outside = sum(dialogue.case.id == GENERAL for dialogue in dialogues)
     counts = {"all": len(cases), "listed complaints": len(cases) - outside, "outside the list": outside}
-    _finish(Results(_name(options), command_line(), run, counts, measure_free(dialogues, knowledge)), options.output)
+    figures = measure_free(dialogues, knowledge)
+    _finish(Results(_name(options), command_line(), run, counts, figures, DEFINITIONS), options.output)
     return 0
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 Sums = np.ndarray
-FigureOfSums = Callable[[Sums], float]
+FigureOfSums = Callable[[Sums], np.ndarray]
+"""From added-up columns `(…, columns)` to a number for each row `(…,)`, NaN where there is nothing to divide by."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,19 @@ def figures_of(
 
     Args:
         rows: `(rows, columns)` in float64, at least one row; rows are what is drawn, so they must be independent.
-        figures: from added-up columns to a number, or to NaN where there is nothing to divide by.
+        figures: by name.
         num_bootstraps: how often rows are drawn with replacement; 0 for no intervals, and one row has none either.
         seed: of the drawing.
     """
-    total = rows.sum(axis=0)
     num_bootstraps = num_bootstraps if len(rows) > 1 else 0
-    drawn = {name: np.empty(num_bootstraps) for name in figures}
     rng = np.random.default_rng(seed)
-    for index in range(num_bootstraps):
+    sums = np.empty((num_bootstraps + 1, rows.shape[1]))
+    sums[0] = rows.sum(axis=0)
+    for index in range(1, num_bootstraps + 1):
         weights = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
-        resampled = weights @ rows
-        for name, figure in figures.items():
-            drawn[name][index] = figure(resampled)
-    return {name: _with_interval(figure(total), drawn[name]) for name, figure in figures.items()}
+        sums[index] = weights @ rows
+    values = {name: figure(sums) for name, figure in figures.items()}
+    return {name: _with_interval(float(value[0]), value[1:]) for name, value in values.items()}
 
 
 def _with_interval(value: float, drawn: np.ndarray) -> Figure:
@@ -53,8 +53,9 @@ def _with_interval(value: float, drawn: np.ndarray) -> Figure:
 
 def ratio(columns: Mapping[str, int], above: str, below: str, factor: float = 100.0) -> FigureOfSums:
     """Return the figure `factor * above / below` of two columns; not a number where `below` is 0."""
+    return lambda sums: factor * divide(sums[..., columns[above]], sums[..., columns[below]])
 
-    def figure(sums: Sums) -> float:
-        return float(factor * sums[columns[above]] / sums[columns[below]]) if sums[columns[below]] else float("nan")
 
-    return figure
+def divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Return `above / below`, not a number where `below` is 0."""
+    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)

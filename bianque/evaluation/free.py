@@ -38,6 +38,11 @@ from bianque.minis.scoring import Judge
 from bianque.minis.selfplay import ScriptedPatient
 
 MAX_QUESTIONS = 9
+DEFINITIONS = (
+    "Dialogues with a scripted patient, up to the first reply that asks nothing. Items: what the case's plan asks, of "
+    "what the opening leaves open. Repeated: by letters or by item. Understood: the case has an answer. Percent, but "
+    "for the number of questions; in brackets 95 % intervals of 1,000 bootstraps over dialogues."
+)
 
 _COLUMNS = (
     *("questions", "has_question", "covered", "open_items", "repeats", "understood", "reached", "right_department"),

@@ -31,7 +31,7 @@ from bianque.consultation.cleanup import skeleton
 from bianque.consultation.messages import Role
 from bianque.consultation.questions import is_clinical_question
 from bianque.corpus.sources.user_csv import messages_of_prompt
-from bianque.evaluation.bootstrap import Figure, FigureOfSums, Sums, figures_of, ratio
+from bianque.evaluation.bootstrap import Figure, FigureOfSums, Sums, divide, figures_of, ratio
 from bianque.evaluation.predictions import Prediction
 from bianque.evaluation.text_scores import MAX_ORDER, bleu_counts, bleu_of_counts, ngrams, rouge_scores, words_of
 
@@ -52,12 +52,12 @@ _ratio = partial(ratio, _AT)
 
 
 def _bleu(order: int) -> FigureOfSums:
-    return lambda sums: bleu_of_counts(sums[: 2 * MAX_ORDER + 2].tolist(), order)
+    return lambda sums: bleu_of_counts(sums[..., : 2 * MAX_ORDER + 2], order)
 
 
-def _f1(sums: Sums) -> float:
-    both = sums[_AT["reply_asks"]] + sums[_AT["reference_asks"]]
-    return float(200.0 * sums[_AT["both_ask"]] / both) if both else float("nan")
+def _f1(sums: Sums) -> np.ndarray:
+    both = sums[..., _AT["reply_asks"]] + sums[..., _AT["reference_asks"]]
+    return 200.0 * divide(sums[..., _AT["both_ask"]], both)
 
 
 FIGURES: dict[str, FigureOfSums] = {

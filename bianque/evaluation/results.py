@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from bianque import __version__
-from bianque.corpus.plots import new_figure
 from bianque.corpus.report import markdown_table
 from bianque.errors import DataError
 from bianque.evaluation.bootstrap import Figure
 from bianque.evaluation.metrics import NAMES
+from bianque.evaluation.plots import plot_runs
 
 DEFINITIONS = (
     "BLEU: sacrebleu, tokenizer zh, corpus level, cumulative. ROUGE: words of jieba, F1. distinct-n: words of jieba. "
     "PQA (our definition): “this reply is a question” against the reference reply. Percent, but for lengths; "
     "in brackets 95 % intervals of 1,000 bootstraps over dialogues."
 )
-PLOTTED = ("BLEU-1", "BLEU-4", "ROUGE-L", "distinct-2", "PQA F1", "questions", "repetition", "echo")
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class Results:
         run: model, mode, decoding and data, as plain values.
         counts: predictions of each group.
         figures: by group and name.
+        definitions: what the figures mean, for the foot of tables.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Results:
     run: Mapping[str, Any]
     counts: Mapping[str, int]
     figures: Mapping[str, Mapping[str, Figure]]
+    definitions: str = DEFINITIONS
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; what is not a number becomes null."""
@@ -48,7 +49,7 @@ class Results:
             group: {name: {key: _finite(value) for key, value in asdict(one).items()} for name, one in named.items()}
             for group, named in self.figures.items()
         }
-        plain = {"name": self.name, "command": self.command, "version": __version__, "definitions": DEFINITIONS}
+        plain = {"name": self.name, "command": self.command, "version": __version__, "definitions": self.definitions}
         return {**plain, "run": dict(self.run), "counts": dict(self.counts), "figures": figures}
 
     @classmethod
@@ -64,7 +65,7 @@ class Results:
             figures = {
                 group: {name: _figure(one) for name, one in named.items()} for group, named in value["figures"].items()
             }
-            return cls(value["name"], value["command"], value["run"], value["counts"], figures)
+            return cls(value["name"], value["command"], value["run"], value["counts"], figures, value["definitions"])
         except OSError as error:
             raise DataError("corpus_file_missing", file=file) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -76,7 +77,7 @@ class Results:
         text = json.dumps(self.to_json(), ensure_ascii=False, indent=1)
         (folder / "results.json").write_text(text + "\n", "utf-8")
         (folder / "results.md").write_text(self.markdown(), "utf-8")
-        plot_results([self], folder / "results.png")
+        plot_runs({self.name: self.figures}, folder / "results.png")
 
     def markdown(self) -> str:
         """Return the figures as a table with a column for each group."""
@@ -84,7 +85,7 @@ class Results:
         rows = [[name, *(cell(named.get(name)) for named in self.figures.values())] for name in _names(self.figures)]
         facts = "\n".join(f"- {name}: {value}" for name, value in self.run.items())
         table = markdown_table(header, rows)
-        return f"# {self.name}\n\nMade by `{self.command}`.\n\n{facts}\n\n{table}\n\n{DEFINITIONS}\n"
+        return f"# {self.name}\n\nMade by `{self.command}`.\n\n{facts}\n\n{table}\n\n{self.definitions}\n"
 
 
 def _names(figures: Mapping[str, Mapping[str, Figure]]) -> list[str]:
@@ -116,7 +117,8 @@ def compare(runs: Sequence[Results], group: str = "all") -> str:
     figures = {str(index): run.figures.get(group, {}) for index, run in enumerate(runs)}
     header = [group, *(f"{run.name} ({run.counts.get(group, 0)})" for run in runs)]
     rows = [[name, *(cell(named.get(name)) for named in figures.values())] for name in _names(figures)]
-    lines = [markdown_table(header, rows), "", DEFINITIONS, ""]
+    definitions = dict.fromkeys(run.definitions for run in runs)
+    lines = [markdown_table(header, rows), "", *definitions, ""]
     if len({json.dumps(run.run.get("data"), sort_keys=True) for run in runs}) > 1:
         lines += ["These runs answered different data; compare them with care.", ""]
     return "\n".join([*lines, *(f"- {run.name}: `{run.command}`" for run in runs), ""])
@@ -130,50 +132,9 @@ def write_comparison(runs: Sequence[Results], folder: Path) -> str:
     values = json.dumps([run.to_json() for run in runs], ensure_ascii=False, indent=1)
     (folder / "comparison.json").write_text(values + "\n", "utf-8")
     (folder / "comparison.md").write_text(text, "utf-8")
-    plot_results(runs, folder / "comparison.png")
-    return text
-
-
-def plot_results(runs: Sequence[Results], path: Path) -> None:
-    """Draw the main figures of some runs with their intervals, and the share of questions over the turns."""
-    figure = new_figure(13, 5, "evaluate")
-    bars, turns = figure.subplots(1, 2, width_ratios=(2, 1))
-    width = 0.8 / len(runs)
-    names = [name for name in PLOTTED if any(name in run.figures.get("all", {}) for run in runs)]
-    names = names or _names({str(index): run.figures.get("all", {}) for index, run in enumerate(runs)})
-    for index, run in enumerate(runs):
-        shown = [run.figures.get("all", {}).get(name, Figure(math.nan)) for name in names]
-        values = [one.value if math.isfinite(one.value) else 0.0 for one in shown]
-        reach = [
-            [abs(v - (v if end is None else end)) for v, end in zip(values, ends, strict=True)]
-            for ends in _ends(shown)
-        ]
-        places = [place + (index - (len(runs) - 1) / 2) * width for place in range(len(names))]
-        bars.bar(places, values, width, yerr=reach, label=run.name, capsize=2)
-        series = [(group, named) for group, named in run.figures.items() if group.startswith("turn ")]
-        shares = [named.get("questions", Figure(math.nan)).value for _, named in series]
-        turns.plot([group.removeprefix("turn ") for group, _ in series], shares, marker="o", label=run.name)
-    _plot_reference(turns, runs[0])
-    bars.set_xticks(range(len(names)), names, rotation=25, ha="right")
-    bars.set(title="All turns", ylabel="percent")
-    turns.set(
-        title="Questions by turn", xlabel="doctor's turn", ylabel="share of replies that ask, percent", ylim=(0, 100)
-    )
-    bars.legend()
-    turns.legend()
-    figure.savefig(path, dpi=120)
-
-
-def _ends(shown: Sequence[Figure]) -> tuple[list[float | None], list[float | None]]:
-    return [one.low for one in shown], [one.high for one in shown]
-
-
-def _plot_reference(axes: Any, run: Results) -> None:
-    series = [(group, named) for group, named in run.figures.items() if group.startswith("turn ")]
-    known = [
-        (group.removeprefix("turn "), named["reference questions"].value)
-        for group, named in series
-        if "reference questions" in named
+    names = [
+        run.name if [one.name for one in runs].count(run.name) == 1 else f"{run.name} {number}"
+        for number, run in enumerate(runs, start=1)
     ]
-    if known:
-        axes.plot(*zip(*known, strict=True), color="black", linestyle=":", label="doctors")
+    plot_runs(dict(zip(names, (run.figures for run in runs), strict=True)), folder / "comparison.png")
+    return text

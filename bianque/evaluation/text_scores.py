@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from bianque.corpus.packages import load_jieba, require
 
 MAX_ORDER = 4
@@ -49,14 +51,22 @@ def bleu_counts(reply: str, reference: str) -> list[int]:
     return [*score.counts, *score.totals, score.sys_len, score.ref_len]
 
 
-def bleu_of_counts(counts: Sequence[float], order: int) -> float:
-    """Return BLEU-`order` in percent from added-up `bleu_counts`."""
-    correct, total = (list(map(int, counts[start : start + order])) for start in (0, MAX_ORDER))
-    lengths = (int(counts[2 * MAX_ORDER]), int(counts[2 * MAX_ORDER + 1]))
-    if not total[0] or not correct[0]:
-        return 0.0
-    score = _bleu().compute_bleu(correct, total, *lengths, smooth_method="exp", max_ngram_order=order)
-    return float(score.score)
+def bleu_of_counts(counts: np.ndarray, order: int) -> np.ndarray:
+    """Return BLEU-`order` in percent from added-up `bleu_counts`, as sacrebleu computes it.
+
+    Args:
+        counts: `(…, 10)`: matching n-grams for n = 1 … 4, the reply's, tokens of the reply and of the reference.
+        order: 1 to 4; the precisions up to it have equal weights. An order of which nothing matches is smoothed to
+            1 / (2^k n-grams), k counting such orders; an order without n-grams makes the whole 0.
+    """
+    correct, total = counts[..., :order], counts[..., MAX_ORDER : MAX_ORDER + order]
+    smoothed = np.where(correct > 0, correct, 0.5 ** np.cumsum(correct == 0, axis=-1))
+    with np.errstate(divide="ignore"):
+        logarithms = np.log(np.where(total > 0, smoothed / np.maximum(total, 1), 0.0))
+    length, reference_length = counts[..., 2 * MAX_ORDER], counts[..., 2 * MAX_ORDER + 1]
+    brevity = np.minimum(1.0 - reference_length / np.maximum(length, 1), 0.0)
+    score = 100 * np.exp(brevity + logarithms.mean(axis=-1))
+    return np.where(correct[..., 0] > 0, score, 0.0)
 
 
 def rouge_scores(reply: Sequence[str], reference: Sequence[str]) -> tuple[float, float, float]:

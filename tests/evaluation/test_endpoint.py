@@ -130,3 +130,16 @@ def test_the_command_evaluates_an_endpoint(endpoint, tmp_path):
     stored = json.loads((output / "results.json").read_text("utf-8"))
     assert stored["figures"]["all"]["BLEU-4"]["value"] == pytest.approx(100)
     assert "from-a-file" not in (output / "results.json").read_text("utf-8")
+
+
+def test_the_command_lets_an_endpoint_talk_with_the_scripted_patient(endpoint, tmp_path):
+    url, requests, answers = endpoint
+    answers += [answer("这样有多久了？"), answer("多喝水。")]
+    arguments = ["evaluate", "free", "--cases", "2", "--endpoint", url, "--output", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    assert [len(body["messages"]) for _, _, body in requests] == [1, 3, 1]
+    stored = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
+    assert stored["figures"]["all"]["questions before advice"]["value"] == 0.5
+    dialogues = (tmp_path / "run" / "dialogues.jsonl").read_text("utf-8").splitlines()
+    assert [len(json.loads(line)["messages"]) for line in dialogues] == [4, 2]
+    assert main(arguments) == 1  # the results of a run are not overwritten unasked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 import sacrebleu
 from rouge_chinese import Rouge
@@ -27,17 +28,30 @@ PAIRS = [
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_added_up_counts_give_the_librarys_corpus_bleu(order):
-    counts = [sum(column) for column in zip(*(bleu_counts(*pair) for pair in PAIRS), strict=True)]
+    counts = np.array([bleu_counts(*pair) for pair in PAIRS]).sum(axis=0)
     replies, references = zip(*PAIRS, strict=True)
     library = sacrebleu.metrics.BLEU(tokenize="zh", max_ngram_order=order)
     expected = library.corpus_score(list(replies), [list(references)]).score
     assert bleu_of_counts(counts, order) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    "pair", [*PAIRS, ("多喝", "多喝水"), ("水多喝", "多喝水"), ("我要去医院看病", "病人要去看医生")]
+)
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_missing_orders_are_smoothed_as_the_library_does(pair, order):
+    library = sacrebleu.metrics.BLEU(tokenize="zh", max_ngram_order=order)
+    assert bleu(*pair, order) == pytest.approx(library.corpus_score([pair[0]], [[pair[1]]]).score)
+
+
+def bleu(reply: str, reference: str, order: int) -> float:
+    return float(bleu_of_counts(np.array(bleu_counts(reply, reference)), order))
+
+
 def test_bleu_at_its_ends():
-    assert bleu_of_counts(bleu_counts("多喝水，多休息。", "多喝水，多休息。"), 4) == pytest.approx(100)
-    assert bleu_of_counts(bleu_counts("多喝水", "去医院"), 1) == 0
-    assert bleu_of_counts(bleu_counts("", "去医院"), 4) == 0
+    assert bleu("多喝水，多休息。", "多喝水，多休息。", 4) == pytest.approx(100)
+    assert bleu("多喝水", "去医院", 1) == 0
+    assert bleu("", "去医院", 4) == 0
 
 
 @pytest.mark.parametrize(("reply", "reference"), PAIRS[:3])
