@@ -43,7 +43,6 @@ def serve(settings: Settings) -> None:
     from bianque.manager import zerogpu
     from bianque.manager.manager import ModelManager
     from bianque.ui.blocks import build_demo
-    from bianque.ui.embedding import security_middleware
     from bianque.ui.history import Limits
     from bianque.ui.launch import launch_options, queue_options
     from bianque.ui.status_route import status_routes
@@ -61,11 +60,7 @@ def serve(settings: Settings) -> None:
             server_name=settings.server_name,
             server_port=settings.server_port,
             prevent_thread_lock=True,
-            app_kwargs={
-                "routes": status_routes(service),
-                "middleware": security_middleware(settings.frame_ancestors),
-            },
-            **launch_options(),
+            **launch_options(routes=status_routes(service), frame_ancestors=settings.frame_ancestors),
         )
         logger.info("open http://%s:%d", _shown_name(settings.server_name), settings.server_port)
         demo.block_thread()
@@ -76,7 +71,7 @@ def serve(settings: Settings) -> None:
 def set_up_logging(settings: Settings) -> None:
     """Log to standard error; what visitors write is never logged."""
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in ("httpx", "httpcore", "uvicorn"):
+    for name in ("httpx", "httpx2", "httpcore", "filelock", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -15,6 +15,10 @@ NOTICES: dict[str, Text] = {
         "be wrong. Do not enter names, phone or ID numbers. See a doctor when unwell; in an emergency in mainland China "
         "call 120.",
     ),
+    "medical_notice_short": Text(
+        "研究演示，不是医生，不开处方。内容由 AI 生成，可能有误。请勿填写个人信息。紧急情况拨打 120。",
+        "A research demo, not a doctor; no prescriptions. AI-generated, may be wrong. No personal data. Emergency: 120.",
+    ),
     "ai_label": Text("内容由 AI 生成，仅供参考", "AI-generated content, for reference only"),
     "ai_watermark": Text(
         "（以上内容由 AI 生成，仅供参考，不能代替医生）",

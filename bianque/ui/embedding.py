@@ -1,7 +1,10 @@
-"""Which pages may show this one inside them, and the other headers that a browser's guard goes by.
+"""What our own server adds to gradio's answers: security headers, and the script that must run before gradio's.
 
-The compact view itself (`?embed=1`) is made by the page's script and style. On a Hugging Face Space the platform's own
-proxy stands before these headers; there `disable_embedding: true` in the README's front matter forbids embedding.
+The headers say which pages may show this one inside them (`frame-ancestors`). On a Hugging Face Space the platform's
+own proxy stands before them; there `disable_embedding: true` in the README's front matter forbids embedding.
+
+The script and the style for the compact view (`?embed=1`) and for paper go into the page's head here: gradio's own
+`head` is inserted by its modules, after they have read the language, the theme and the storage.
 """
 
 from __future__ import annotations
@@ -11,9 +14,12 @@ from typing import Any
 
 from starlette.middleware import Middleware
 
-Messages = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Messages]]
-Send = Callable[[Messages], Awaitable[None]]
+from bianque.ui.theme import OUTSIDE_STYLE_FILE, SCRIPT_FILE
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+_HEAD = b"<head>"
 
 
 class SecurityHeaders:
@@ -36,10 +42,10 @@ class SecurityHeaders:
             (b"permissions-policy", b"camera=(), microphone=(), geolocation=(), payment=()"),
         ]
 
-    async def __call__(self, scope: Messages, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on, and its answer back with the headers."""
 
-        async def send_with_headers(message: Messages) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", []), *self._headers]}
             await send(message)
@@ -47,6 +53,47 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
-def security_middleware(frame_ancestors: tuple[str, ...]) -> list[Middleware]:
-    """Return the middleware for gradio's application: `launch(app_kwargs={"middleware": ...})`."""
-    return [Middleware(SecurityHeaders, frame_ancestors=frame_ancestors)]
+class PageHead:
+    """Puts markup at the beginning of the head of the page itself; other answers pass as they are."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], markup: str) -> None:
+        """Wrap an application.
+
+        Args:
+            app: the application.
+            markup: for the head of the HTML answer of `/`.
+        """
+        self._app = app
+        self._markup = _HEAD + markup.encode("utf-8")
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass a request on, and the page back with the markup."""
+        is_page = scope["type"] == "http" and scope["method"] == "GET" and scope["path"] == "/"
+        await self._app(scope, receive, self._insert(send) if is_page else send)
+
+    def _insert(self, send: Send) -> Send:
+        """Return a sender that holds the page back until it is whole."""
+        start: Message = {}
+        body = bytearray()
+
+        async def send_page(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+                return
+            body.extend(message.get("body", b""))
+            if message.get("more_body"):
+                return
+            page = bytes(body).replace(_HEAD, self._markup, 1)
+            headers = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
+            await send({**start, "headers": [*headers, (b"content-length", str(len(page)).encode("ascii"))]})
+            await send({**message, "body": page})
+
+        return send_page
+
+
+def page_middleware(frame_ancestors: tuple[str, ...]) -> list[Middleware]:
+    """Return the middleware for gradio's application, the outermost first."""
+    style = OUTSIDE_STYLE_FILE.read_text(encoding="utf-8")
+    script = SCRIPT_FILE.read_text(encoding="utf-8")
+    markup = f"<style>{style}</style><script>{script}</script>"
+    return [Middleware(SecurityHeaders, frame_ancestors=frame_ancestors), Middleware(PageHead, markup=markup)]

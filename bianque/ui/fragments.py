@@ -21,11 +21,12 @@ PHONES = {"emergency_crisis": ("12356", "120"), "emergency_other_person": ("1235
 
 
 def header(language: Language) -> str:
-    """Return name, tagline and the medical notice, which stands above the first message."""
+    """Return name, tagline and the medical notice above the first message; the compact view shows the short one."""
     return (
         f'<header class="bq-head">{LOGO}<div><h1>{escape(text("page_name", language))}</h1>'
         f"<p>{escape(text('page_tagline', language))}</p></div></header>"
-        f'<p class="bq-notice" role="note">{escape(text("medical_notice", language))}</p>'
+        f'<p class="bq-notice bq-long" role="note">{escape(text("medical_notice", language))}</p>'
+        f'<p class="bq-notice bq-short" role="note">{escape(text("medical_notice_short", language))}</p>'
     )
 
 

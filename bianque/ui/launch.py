@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
+from starlette.routing import BaseRoute
 
 from bianque.texts import Language, text
 from bianque.texts.page import PAGE
 from bianque.ui import fragments
-from bianque.ui.theme import FAVICON_FILE, SCRIPT_FILE, STYLE_FILE, make_theme
+from bianque.ui.embedding import page_middleware
+from bianque.ui.theme import FAVICON_FILE, STYLE_FILE, make_theme
 
 # Refuses every request to another host, should anything ever ask for one.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -28,8 +31,6 @@ CONTENT_SECURITY_POLICY = "; ".join(
 HEAD = (
     f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">'
     '<meta name="referrer" content="no-referrer">'
-    # In the page itself, so that it runs before gradio's modules, which read the language and the storage.
-    f"<script>{SCRIPT_FILE.read_text(encoding='utf-8')}</script>"
 )
 LOCALES: dict[str, Language] = {
     **dict.fromkeys(("zh", "zh-CN", "zh-TW", "zh-HK", "zh-SG", "zh-Hans", "zh-Hant"), "zh"),
@@ -53,9 +54,15 @@ def translations() -> gr.I18n:
     return gr.I18n(**{locale: tables[language] for locale, language in LOCALES.items()})
 
 
-def launch_options() -> dict[str, Any]:
-    """Return the arguments of `Blocks.launch` other than address and port."""
+def launch_options(*, routes: Sequence[BaseRoute] = (), frame_ancestors: tuple[str, ...] = ("*",)) -> dict[str, Any]:
+    """Return the arguments of `Blocks.launch` other than address and port.
+
+    Args:
+        routes: served beside gradio's own.
+        frame_ancestors: origins that may embed the page, as `Settings.frame_ancestors` has them.
+    """
     return {
+        "app_kwargs": {"routes": list(routes), "middleware": page_middleware(frame_ancestors)},
         "theme": make_theme(),
         "css_paths": [STYLE_FILE],
         "head": HEAD,

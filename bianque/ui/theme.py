@@ -8,6 +8,7 @@ import gradio as gr
 
 ASSETS = Path(__file__).parent / "assets"
 STYLE_FILE = ASSETS / "style.css"
+OUTSIDE_STYLE_FILE = ASSETS / "outside.css"
 SCRIPT_FILE = ASSETS / "page.js"
 FAVICON_FILE = ASSETS / "favicon.svg"
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from bianque.errors import SettingsError
 from bianque.settings import Settings
-from bianque.ui.embedding import security_middleware
+from bianque.ui.embedding import page_middleware
 
 
 def answer(*ancestors: str) -> httpx.Headers:
     page = Route("/", lambda _: PlainTextResponse("x", headers={"x-own": "kept"}))
-    return TestClient(Starlette(routes=[page], middleware=security_middleware(ancestors))).get("/").headers
+    return TestClient(Starlette(routes=[page], middleware=page_middleware(ancestors))).get("/").headers
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,15 @@ def test_the_header_names_who_may_embed(ancestors, policy):
     assert headers["content-security-policy"] == policy
     assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
     assert headers["x-own"] == "kept"
+
+
+def test_the_script_runs_first_in_the_page_and_nowhere_else():
+    html = "<!doctype html><html><head><title>扁鹊</title></head><body></body></html>"
+    routes = [Route(path, lambda _: HTMLResponse(html)) for path in ("/", "/other")]
+    client = TestClient(Starlette(routes=routes, middleware=page_middleware(("*",))))
+    page = client.get("/").text
+    assert page.index("window.bianque") < page.index("<title>扁鹊") and page.endswith("</html>")
+    assert client.get("/other").text == html
 
 
 def test_the_setting_is_read_and_checked():

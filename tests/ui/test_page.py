@@ -244,7 +244,7 @@ def test_a_phone_needs_no_sideways_scrolling(visit, locale, color_scheme):
     visitor = visit(locale=locale, color_scheme=color_scheme, **PHONE)
     assert visitor.scroll_width() == 390
     expect(visitor.box).to_be_in_viewport(ratio=1)
-    expect(visitor.page.locator(".bq-notice")).to_be_in_viewport(ratio=1)
+    expect(visitor.page.locator(".bq-notice.bq-long")).to_be_in_viewport(ratio=1)
     visitor.page.locator("#mode label").nth(2).click()
     visitor.send("我失眠" + "a" * 300)
     visitor.expect_reply(ADVICE, 2)
