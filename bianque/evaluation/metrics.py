@@ -8,8 +8,8 @@
 | questions, reference questions | share of replies and of references that are questions; percent |
 | repetition | replies that say, letter for letter, what the doctor said earlier in the dialogue; percent |
 | repeated 4-grams | characters' 4-grams of a reply that it had before; percent, mean over replies |
-| echo | replies whose raw text begins with a speaker's marker or holds the patient's newest message, if that has
-  at least six letters; percent |
+| echo | replies whose raw text begins with a speaker's marker or the prompt's end, or holds the patient's whole
+  newest message of at least six letters; percent |
 | characters, reference characters | mean length |
 | failed | replies that ended with an error, which count as empty; percent |
 
@@ -27,10 +27,11 @@ from functools import partial
 
 import numpy as np
 
-from bianque.consultation.cleanup import skeleton
+from bianque.consultation.cleanup import ReplyCleaner, skeleton
 from bianque.consultation.messages import Role
 from bianque.consultation.questions import is_clinical_question
-from bianque.corpus.sources.user_csv import messages_of_prompt
+from bianque.consultation.templates import PATIENT_DOCTOR
+from bianque.corpus.sources.speakers import messages_of_prompt
 from bianque.evaluation.bootstrap import Figure, FigureOfSums, Sums, divide, figures_of, ratio
 from bianque.evaluation.predictions import Prediction
 from bianque.evaluation.text_scores import MAX_ORDER, bleu_counts, bleu_of_counts, ngrams, rouge_scores, words_of
@@ -38,6 +39,7 @@ from bianque.evaluation.text_scores import MAX_ORDER, bleu_counts, bleu_of_count
 ECHO_LETTERS = 6
 LAST_TURN = 8
 """Later turns are counted together with this one."""
+_NO_PROMPT = ReplyCleaner(PATIENT_DOCTOR.assistant_marker)
 _MARKER = re.compile(r"\s*(?:病人|患者|医生|用户|心理咨询师)\s*[：:]")
 
 # What is added up; BLEU's counts come first.
@@ -105,7 +107,7 @@ def score(prediction: Prediction) -> Scored:
         *rouge_scores(words, words_of(target)),
         *map(float, (asks and should_ask, asks, should_ask, bool(letters) and letters in earlier)),
         _repeated_share(reply),
-        float(_is_echo(prediction.raw or reply, messages[-1].text)),
+        float(_is_echo(prediction.raw or reply, prediction.input, messages[-1].text)),
         *map(float, (len(reply), len(target), bool(prediction.error), 1)),
     )
     return Scored(prediction, tuple(map(float, columns)), tuple(words))
@@ -116,9 +118,12 @@ def _repeated_share(reply: str) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def _is_echo(raw: str, newest: str) -> bool:
+def _is_echo(raw: str, prompt: str, newest: str) -> bool:
     letters = skeleton(newest)
-    return bool(_MARKER.match(raw)) or (len(letters) >= ECHO_LETTERS and letters in skeleton(raw))
+    if _MARKER.match(raw) or (len(letters) >= ECHO_LETTERS and letters in skeleton(raw)):
+        return True
+    # The clean-up takes the prompt's end off a reply's start; with another prompt there is nothing to take off.
+    return ReplyCleaner(prompt).clean(raw) != _NO_PROMPT.clean(raw)
 
 
 def measure(scored: Sequence[Scored], *, num_bootstraps: int = 1000, seed: int = 0) -> dict[str, Figure]:

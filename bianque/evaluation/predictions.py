@@ -17,7 +17,7 @@ from typing import Any
 
 from bianque.consultation.messages import Role
 from bianque.corpus.records import Dialogue, Sample, samples_of
-from bianque.corpus.sources.user_csv import messages_of_prompt
+from bianque.corpus.sources.speakers import messages_of_prompt
 from bianque.errors import DataError
 
 Key = tuple[str, str, int]

@@ -54,6 +54,7 @@ def test_repeated_4grams_are_a_share_of_a_reply():
     [
         ("病人：孩子咳嗽三天了怎么办\n医生：多喝水。", True),
         ("医生：多喝水。", True),
+        ("三天了怎么办\n医生： 多喝水。", True),
         ("孩子咳嗽三天了，怎么办？多喝水。", True),
         ("多喝水，病人：这样写的人少。", False),
         ("孩子咳嗽三天，要多喝水。", False),

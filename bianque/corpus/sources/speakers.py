@@ -1,4 +1,4 @@
-"""Texts in which each utterance begins with its speaker: `病人：…`, `患者:…`, `医生：…`."""
+"""Texts in which each utterance begins with its speaker (`病人：…`, `患者:…`, `医生：…`), prompts among them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from bianque.consultation.messages import Message, Role
+from bianque.consultation.templates import unescape_from_t5
 
 ROLES = {
     "病人": Role.USER,
@@ -47,3 +48,12 @@ def dialogue_of(lines: Iterable[str]) -> list[Message]:
             last = messages[-1]
             messages[-1] = Message(last.role, f"{last.text}\n{line.strip()}".lstrip("\n"))
     return messages
+
+
+def messages_of_prompt(prompt: str) -> tuple[Message, ...]:
+    """Return the conversation a prompt stands for: the inverse of `consultation.templates.render`."""
+    prompt = unescape_from_t5(prompt)
+    messages = dialogue_of(prompt.split("\n"))
+    if messages and messages[-1].role is Role.ASSISTANT and not messages[-1].text:
+        messages.pop()  # the final marker, after which the model writes
+    return tuple(messages) or (Message(Role.USER, prompt.strip()),)

@@ -13,7 +13,7 @@ from bianque.consultation.templates import unescape_from_t5
 from bianque.corpus.csv_stream import read_csv
 from bianque.corpus.files import SourceFile
 from bianque.corpus.records import Dialogue, Problem
-from bianque.corpus.sources.speakers import dialogue_of
+from bianque.corpus.sources.speakers import messages_of_prompt
 
 SOURCE = "user"
 _COLUMNS = {"input": ("input",), "target": ("target",)}
@@ -32,12 +32,3 @@ def read(file: SourceFile) -> Iterator[Dialogue | Problem]:
             continue
         messages = (*messages_of_prompt(row["input"]), Message(Role.ASSISTANT, target))
         yield Dialogue(SOURCE, f"{file.stem}-{line}", messages, file.name, line)
-
-
-def messages_of_prompt(prompt: str) -> tuple[Message, ...]:
-    """Return the conversation a prompt stands for: the inverse of `consultation.templates.render`."""
-    prompt = unescape_from_t5(prompt)
-    messages = dialogue_of(prompt.split("\n"))
-    if messages and messages[-1].role is Role.ASSISTANT and not messages[-1].text:
-        messages.pop()  # the final marker, after which the model writes
-    return tuple(messages) or (Message(Role.USER, prompt.strip()),)
