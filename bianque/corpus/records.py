@@ -4,7 +4,7 @@ A dialogue on disk is one JSON object a line:
 
     {"source": "meddg", "id": "train-17", "messages": [{"role": "user", "content": "…"}, …]}
 
-`role` is `user` (the patient) or `assistant` (the doctor), `source` is a key of `sources.SOURCES`, and `id` is unique
+`role` is `user` (the patient) or `assistant` (the doctor), `source` is a key of `sources.reading.SOURCES`, `id` unique
 within a source. A sample on disk is
 
     {"source": …, "dialogue_id": …, "turn": 1, "input": "病人：…\n医生：", "target": "…", "is_question": false}

@@ -215,6 +215,15 @@ def test_a_damaged_element_of_a_big_array_costs_itself_alone(tmp_path, monkeypat
     assert [(problem.line, problem.reason) for problem in problems] == [(line, "not JSON")]
 
 
+def test_a_part_of_a_damaged_record_is_not_taken_for_a_record(tmp_path):
+    path = tmp_path / "imcs.json"
+    text = (FIXTURES / "imcs_train.json").read_text("utf-8")
+    path.write_text(text.replace('"不发烧"', '"不发烧'), "utf-8")  # "report": [] follows in the same record
+    dialogues, problems = read("imcs_v2", path)
+    assert [dialogue.id for dialogue in dialogues] == ["900003"]
+    assert [problem.reason for problem in problems] == ["not JSON", "a line without speaker and sentence"]
+
+
 def test_a_file_that_ends_early_keeps_what_is_whole(tmp_path):
     path = tmp_path / "train_data.json"
     text = (FIXTURES / "meddialog_train_data.json").read_text("utf-8")
