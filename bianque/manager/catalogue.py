@@ -111,7 +111,7 @@ def check_source(source: ModelSource) -> None:
     """
     location = source.location
     looks_like_address = "/" in location or "\\" in location or location.startswith((".", "~"))
-    if looks_like_address or Path(location).is_dir():
+    if looks_like_address or Path(location).is_dir() or any(_is_called(spec, location) for spec in KNOWN_MODELS):
         return
     names = {name.lower(): name for spec in KNOWN_MODELS for name in (spec.name, _repo_id(spec)) if name}
     near = [names[name] for name in difflib.get_close_matches(location.lower(), names, n=3, cutoff=0.4)]

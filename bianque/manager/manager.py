@@ -66,6 +66,7 @@ class ModelManager:
         self._fallback_error: BianQueError | None = None
         self._has_started = False
         self._num_tasks = 0
+        self._default_threads = 0
         self._waiting: Counter[Job] = Counter()
 
     # ------------------------------------------------------------------ state
@@ -169,7 +170,9 @@ class ModelManager:
         """
         with self._task():
             self._wait_probed()
-            self._try(job)
+            failure = self._try(job)
+        if failure is not None:
+            raise failure
         self.get(job)
 
     def unload(self, job: Job) -> None:
@@ -203,6 +206,7 @@ class ModelManager:
             changes = self._wait_probed()
             with self._turn:
                 changes.switch(job, source, precision, visitors=self._settings.num_slots)
+                self._set_threads()
         status = self._serving.status(job)
         assert status is not None  # it serves
         return status
@@ -258,7 +262,7 @@ class ModelManager:
             self._fail_all(plan, error)
             return
         self._serving.adopt(plan)
-        self._set_threads(plan)
+        self._set_threads()
         names = ", ".join(f"{job.value}={planned.source.location}" for job, planned in plan.models.items())
         logger.info("model plan %s: %s", plan.reason, names)
         logger.info("%s", explain_memory(plan, machine, settings.precision, "en"))
@@ -271,28 +275,34 @@ class ModelManager:
         for job in plan.models:
             self._serving.update(job, state="failed", error=error)
 
-    def _try(self, job: Job) -> None:
-        """Bring the model of `job` into memory unless it is there; what prevents it becomes its state."""
+    def _try(self, job: Job) -> BianQueError | None:
+        """Bring the model of `job` into memory unless it is there; return what prevents it, which its state tells."""
         with self._turn:
             planned = self._serving.planned(job)
             if planned is None or self._serving.get(job) is not None:
-                return
+                return None
             try:
                 self._wait_probed().bring(job)
+                return None
             except Exception as error:
                 failure = as_error(planned.spec.name, error)
-                self._serving.update(job, state="failed", fraction=None, error=failure)
+                # Models that stayed in use will not be so for ever: the next request tries again.
+                is_final = failure.key != "models_in_use"
+                state = {"state": "failed", "error": failure} if is_final else {"state": "absent"}
+                self._serving.update(job, fraction=None, seconds_left=None, **state)
+                return failure
 
-    def _set_threads(self, plan: ModelPlan) -> None:
-        """Use the threads asked for; one for demonstration models, whose steps are too short to share.
+    def _set_threads(self) -> None:
+        """Use the threads asked for; one where all are demonstration models, whose steps are too short to share.
 
         On two busy cores, two threads that wait for each other made a decode step of these models ten times slower.
         """
-        num_threads = self._settings.num_threads or (1 if plan.is_demonstration else 0)
-        if num_threads:
-            import torch
+        import torch
 
-            torch.set_num_threads(num_threads)
+        self._default_threads = self._default_threads or torch.get_num_threads()
+        plan = self._serving.plan
+        is_small = plan is not None and all(planned.spec.is_demonstration for planned in plan.models.values())
+        torch.set_num_threads(self._settings.num_threads or (1 if is_small else self._default_threads))
 
     def _wait_probed(self) -> ModelChanges:
         """Wait until the machine has been looked at."""
@@ -302,7 +312,7 @@ class ModelManager:
             assert self._changes is not None
             return self._changes
 
-    def _spawn(self, work: Callable[[], None]) -> None:
+    def _spawn(self, work: Callable[[], object]) -> None:
         """Do work in a thread of its own; it counts as a task at once."""
         task = self._task()
         task.__enter__()

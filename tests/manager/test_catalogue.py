@@ -89,8 +89,11 @@ def test_an_unknown_name_gets_near_ones(name, near):
     assert caught.value.key == "model_unknown" and near in str(caught.value) and name in caught.value.text("zh")
 
 
-@pytest.mark.parametrize("location", ["me/tuned", "./tuned", "~/tuned", "C:\\models\\tuned", MINI_ADVISER.location])
-def test_addresses_are_left_to_the_snapshot(location):
+@pytest.mark.parametrize(
+    "location",
+    ["SoulChat", "bianque-1.0", "me/tuned", "./tuned", "~/tuned", "C:\\models\\tuned", MINI_ADVISER.location],
+)
+def test_known_names_and_addresses_pass(location):
     check_source(ModelSource(location))
 
 
