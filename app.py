@@ -52,7 +52,12 @@ def serve(settings: Settings) -> None:
     if settings.is_zero_gpu:
         manager.wait()  # the weights have to be in place before the page is launched
     service = ConsultationService(manager)
-    limits = Limits(max_message_chars=settings.max_message_chars, max_messages=settings.max_messages)
+    limits = Limits(
+        max_message_chars=settings.max_message_chars,
+        max_messages=settings.max_messages,
+        replies_per_minute=settings.replies_per_minute,
+        is_behind_proxy=settings.is_space,
+    )
     demo = build_demo(service, limits)
     demo.queue(**queue_options())
     try:

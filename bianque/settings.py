@@ -50,6 +50,7 @@ class Settings:
         max_seconds: longest time that one reply may be computed, in seconds; 0 for no limit.
         max_message_chars: longest message a visitor may send.
         max_messages: longest conversation, in messages.
+        replies_per_minute: most replies of one address in a minute; 0 for no limit.
         num_threads: threads of a CPU model; 0 is one for demonstration models and leaves it to torch for others.
         server_name: address to listen on.
         server_port: port to listen on.
@@ -72,6 +73,7 @@ class Settings:
     max_seconds: int = 600
     max_message_chars: int = 2000
     max_messages: int = 200
+    replies_per_minute: int = 0
     num_threads: int = 0
     server_name: str = "127.0.0.1"
     server_port: int = 7860
@@ -106,6 +108,7 @@ class Settings:
             max_seconds=read.integer("BIANQUE_MAX_SECONDS", 600, 0, 86_400),
             max_message_chars=read.integer("BIANQUE_MAX_MESSAGE_CHARS", 2000, 10, 20_000),
             max_messages=read.integer("BIANQUE_MAX_MESSAGES", 200, 2, 1000),
+            replies_per_minute=read.integer("BIANQUE_REPLIES_PER_MINUTE", 30 if is_space else 0, 0, 10_000),
             num_threads=read.integer("BIANQUE_NUM_THREADS", 0, 0, 256),
             server_name=read.string("GRADIO_SERVER_NAME", "0.0.0.0" if is_space else "127.0.0.1"),
             server_port=read.integer(port_name, 7860, 1, 65_535),

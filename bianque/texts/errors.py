@@ -67,6 +67,10 @@ ERRORS: dict[str, Text] = {
         "还没有可以重试的回复；请先发送一条消息。",
         "There is no reply to retry yet; send a message first.",
     ),
+    "rate_limited": Text(
+        "消息发得太快了，请 {seconds} 秒后再试。",
+        "Too many messages; please try again in {seconds} s.",
+    ),
     "nothing_to_export": Text(
         "还没有可以导出的对话；请先发送一条消息。",
         "There is no conversation to export yet; send a message first.",

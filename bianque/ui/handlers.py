@@ -26,6 +26,7 @@ from bianque.ui.history import Entry, Limits, join_histories, read_history, say,
 from bianque.ui.language import language_of
 from bianque.ui.links import link_mode, read_link
 from bianque.ui.options import read_mode, read_options
+from bianque.ui.rate import RateLimiter, address_of
 from bianque.ui.running import RunningReplies
 from bianque.ui.throttle import throttle
 from bianque.ui.updates import (
@@ -54,6 +55,7 @@ class Handlers:
         self._service = service
         self._limits = limits
         self._replies = RunningReplies()
+        self._rate = RateLimiter(limits.replies_per_minute)
 
     # ------------------------------------------------------------------ conversation
 
@@ -199,6 +201,7 @@ class Handlers:
         Raises:
             BianQueError: for every fault, known or not.
         """
+        self._rate.admit(address_of(request, is_behind_proxy=self._limits.is_behind_proxy))
         messages = [entry.message for entry in entries]
         if any(message.role is Role.USER and message.text.endswith(ADVISE_NOW) for message in messages):
             options = replace(options, asking_limit=0)

@@ -34,12 +34,16 @@ class Limits:
         max_messages: longest conversation in messages.
         max_reply_chars: longest assistant message accepted back from the page.
         max_conversation_chars: longest conversation in characters.
+        replies_per_minute: most replies of one address in a minute; 0 for no limit.
+        is_behind_proxy: whether a proxy says in a header whose request it passes on, as on a Space.
     """
 
     max_message_chars: int = 2000
     max_messages: int = 200
     max_reply_chars: int = 8000
     max_conversation_chars: int = 200_000
+    replies_per_minute: int = 0
+    is_behind_proxy: bool = False
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,10 @@ window.bianque = (() => {
       tell({ kind: "drop", id: current });
       return write({ ...store, list: store.list.filter((one) => one.id !== current) });
     }
+    const stored = store.list.find((one) => one.id === current);
+    if (stored && JSON.stringify(stored.messages) === JSON.stringify(conversation.messages)) {
+      return [SKIP, titles(store)]; // opened, not changed
+    }
     if (conversation.isPending && Date.now() - savedAt < PAUSE_MS && store.list[0]?.id === current) return [SKIP, SKIP];
     savedAt = Date.now();
     tell({ kind: "put", conversation });
