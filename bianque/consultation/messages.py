@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bianque.errors import InputError
+
+if TYPE_CHECKING:
+    from bianque.manager.status import ModelStatus
 
 MAX_NEW_TOKENS_RANGE = (16, 1024)
 TEMPERATURE_RANGE = (0.0, 2.0)
@@ -106,6 +109,7 @@ class ReplyUpdate:
         expected_wait_seconds: how long it will probably wait there, where that can be told.
         emergency: `consultation.red_flags.Emergency` name when a red flag was found; the notice is shown beside.
         num_trimmed_turns: how many oldest turns were left out of the prompt because they did not fit.
+        loading: how far the model is while the reply waits for it; None once it is ready.
     """
 
     text: str
@@ -117,3 +121,4 @@ class ReplyUpdate:
     expected_wait_seconds: float | None = None
     emergency: str | None = None
     num_trimmed_turns: int = 0
+    loading: ModelStatus | None = None

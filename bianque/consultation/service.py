@@ -9,6 +9,7 @@ import random
 import threading
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from bianque.consultation import cleanup, templates
@@ -21,8 +22,9 @@ from bianque.engine.sampling import SamplingParams
 from bianque.engine.sequence import Sequence as EngineSequence
 from bianque.errors import BianQueError, GenerationError, InputError
 from bianque.manager.loader import LoadedModel
-from bianque.manager.manager import ModelManager, ModelStatus
+from bianque.manager.manager import ModelManager
 from bianque.manager.registry import REAL_MODELS, Job, ModelSpec
+from bianque.manager.status import ModelStatus
 from bianque.tokenization.streaming import TextStream
 
 AUTHOR_JOBS = {Author.ASKER: Job.ASKER, Author.ADVISER: Job.ADVISER, Author.LISTENER: Job.LISTENER}
@@ -126,13 +128,17 @@ class ConsultationService:
         if options.mode is Mode.JOINT and author is Author.ASKER:
             candidate = yield from self._ask(messages, options, run)
             if candidate.finish_reason == "cancelled":
-                yield replace(candidate, text="")  # nobody has judged what was written so far
+                yield replace(candidate, text="", is_final=True)  # nobody has judged what was written so far
                 return
             if accept_question(candidate.text, replies):
                 yield candidate
                 return
             author = Author.ADVISER
-        loaded = self._manager.get(AUTHOR_JOBS[author])
+        loaded = yield from self._obtain(author, run, alarm)
+        if loaded is None:
+            name = self._model_name(author)
+            yield ReplyUpdate("", author, name, is_final=True, finish_reason="cancelled", emergency=alarm)
+            return
         for update in self._generate(loaded, author, messages, self._sampling(loaded.spec, options), run):
             yield replace(update, emergency=alarm)
             if update.is_final and not update.text and update.finish_reason != "cancelled":
@@ -150,12 +156,27 @@ class ConsultationService:
         self, messages: Sequence[Message], options: ReplyOptions, run: _Run
     ) -> Generator[ReplyUpdate, None, ReplyUpdate]:
         """Let the asker write a whole candidate; only its place in the queue is shown, the text is returned."""
-        loaded = self._manager.get(Job.ASKER)
+        loaded = yield from self._obtain(Author.ASKER, run)
+        if loaded is None:
+            return ReplyUpdate("", Author.ASKER, self._model_name(Author.ASKER), finish_reason="cancelled")
         candidate = ReplyUpdate("", Author.ASKER, loaded.spec.name)
         for candidate in self._generate(loaded, Author.ASKER, messages, self._sampling(loaded.spec, options), run):
             if candidate.queue_position is not None:
                 yield candidate
         return candidate
+
+    def _obtain(
+        self, author: Author, run: _Run, alarm: str | None = None
+    ) -> Generator[ReplyUpdate, None, LoadedModel | None]:
+        """Wait for the author's model and show how far it is; return it, or None if the reply is cancelled first."""
+        with closing(self._manager.wait_for(AUTHOR_JOBS[author])) as waiting:
+            while not run.is_cancelled:
+                try:
+                    status = next(waiting)
+                except StopIteration as ready:
+                    return ready.value
+                yield ReplyUpdate("", author, status.name, loading=status, emergency=alarm)
+        return None
 
     def _model_name(self, author: Author) -> str:
         spec = self._manager.spec(AUTHOR_JOBS[author])

@@ -12,6 +12,7 @@ from bianque.consultation.service import ConsultationService
 from bianque.consultation.templates import GREETING_BIANQUE
 from bianque.errors import BianQueError, GenerationError, InputError, ModelUnavailableError, QueueFullError
 from bianque.manager.registry import Job
+from bianque.manager.status import ModelStatus
 from tests.scripted import ScriptedRunner, scripted_model
 
 GREETING = Message(Role.ASSISTANT, GREETING_BIANQUE, Author.GREETING)
@@ -25,6 +26,7 @@ class ScriptedManager:
     plan = None
     fallback_error = None
     is_settled = True
+    waits = ()
 
     def __init__(self, models):
         self.models = models
@@ -33,6 +35,10 @@ class ScriptedManager:
         if job not in self.models:
             raise ModelUnavailableError("model_loading", name=job.value)
         return self.models[job]
+
+    def wait_for(self, job):
+        yield from self.waits
+        return self.get(job)
 
     def spec(self, job):
         return self.models[job].spec if job in self.models else None
@@ -280,3 +286,23 @@ def test_defaults_follow_the_mode(bench):
     assert without_models.default_options(Mode.SOULCHAT).top_p == 0.75
     assert without_models.default_options(Mode.ADVISER).top_p == 0.7
     assert without_models.default_options(Mode.ASKER).top_p == 1.0
+
+
+def test_a_reply_waits_for_a_model_that_is_loading_and_shows_how_far_it_is(bench):
+    statuses = [ModelStatus(Job.ADVISER, "mini-adviser", "loading", fraction=share) for share in (0.2, 0.6)]
+    bench.service._manager.waits = statuses
+    updates = bench.updates("胸痛，喘不过气", options=ReplyOptions(Mode.ADVISER, temperature=0))
+    assert [update.loading for update in updates if update.loading] == statuses
+    assert all(update.emergency == "MEDICAL" for update in updates)
+    assert (updates[-1].text, updates[-1].loading) == (ADVICE, None)
+
+
+@pytest.mark.parametrize("mode", [Mode.JOINT, Mode.ADVISER])
+def test_a_reply_that_waits_for_its_model_can_be_cancelled(bench, mode):
+    bench.service._manager.waits = itertools.repeat(ModelStatus(Job.ASKER, "mini-asker", "loading"))
+    replying = bench.service.reply(conversation("咳嗽"), ReplyOptions(mode), visitor="v")
+    assert next(replying).loading
+    bench.service.cancel("v")
+    (last,) = replying
+    assert (last.text, last.is_final, last.finish_reason) == ("", True, "cancelled")
+    assert bench.asker.prompts == bench.adviser.prompts == []
