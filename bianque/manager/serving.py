@@ -155,7 +155,8 @@ class Serving:
             if victims is None:
                 raise NoRoomError
             retired = self._retire(victims)
-        self._drop(name, victims, retired)
+        if victims:
+            self._drop(name, victims, retired)
 
     def unload(self, job: Job) -> None:
         """Unload the model that serves `job`, once its replies are written; does nothing if none does.
