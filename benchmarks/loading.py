@@ -4,9 +4,9 @@
     python benchmarks/loading.py /tmp/full2 --precisions bf16 int8 int4 --cache /tmp/cache
     python benchmarks/loading.py /tmp/full2 --precisions fp16 int8 --limit-gb 15
 
-Every row is a process of its own. Memory is its anonymous memory (RssAnon of /proc, every 5 ms) and VmHWM, the highest
-resident memory of all, which counts the mapped pages of the weight files too, although the system can take those back
-at any time; both without what the imports took. The bound is final memory + the largest shard + 1 GB. GB are 10^9
+Every row is a process of its own. Memory is its anonymous memory (RssAnon of /proc, every 20 ms) and VmHWM, the
+highest resident memory of all, which counts mapped pages of the weight files too, although the system can take those
+back at any time; both without what the imports took. The bound is final memory + the largest shard + 1 GB. GB are 10^9
 bytes.
 
 `--limit-gb` puts each process into a memory cgroup of that size (needs root): one that needs more is killed.
@@ -55,7 +55,7 @@ class PeakOfAnonymous:
         self._thread.start()
 
     def _sample(self) -> None:
-        while not self._stop.wait(0.005):
+        while not self._stop.wait(0.02):
             self.peak_gb = max(self.peak_gb, memory_gb("RssAnon"))
 
     def stop(self) -> float:

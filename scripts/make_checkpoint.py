@@ -1,7 +1,7 @@
 """Write a random checkpoint in the exact layout of a published one, for measurements and tests without a download.
 
     python scripts/make_checkpoint.py FOLDER                            BianQue-2.0, fp16, 8 shards, 13.4 GB
-    python scripts/make_checkpoint.py FOLDER --model bianque-1          BianQue-1.0, fp32, one file, 3.3 GB
+    python scripts/make_checkpoint.py FOLDER --model bianque-1          BianQue-1.0, fp32, one file, 3.1 GB
     python scripts/make_checkpoint.py FOLDER --size tiny --format safetensors
     python scripts/make_checkpoint.py FOLDER --bits 8                   as published already quantized
 

@@ -11,7 +11,9 @@ Remote code is never run and pickles are unpickled with `weights_only`.
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +110,7 @@ def _load(
                 done += stored[name].num_bytes
                 if report is not None:
                     report(done, total)
+    _return_freed_memory()
     unfilled = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     assert not unfilled, unfilled
     return model.eval()
@@ -179,3 +182,11 @@ def _replace_embeddings(
         rows, columns = getattr(parent, child_name).weight.shape
         table = StoredEmbedding(rows, columns, stored_dtype=torch.float16, dtype=placement.dtype)
         setattr(parent, child_name, table)
+
+
+def _return_freed_memory() -> None:
+    """Give the system what the C library keeps of freed intermediate results; glibc alone can, and keeps some."""
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
