@@ -34,6 +34,7 @@ from bianque.engine.sampling import SamplingParams
 from bianque.engine.scheduler import Scheduler
 from bianque.engine.sequence import Sequence
 from bianque.engine.stream import TokenStream
+from bianque.engine.threads import ThreadChooser
 from bianque.engine.turns import Turns
 from bianque.engine.worker import Worker
 from bianque.errors import GenerationError, InputError
@@ -85,6 +86,7 @@ class Engine:
         eos_token_ids: Collection[int] | None = None,
         max_model_len: int | None = None,
         turns: Turns | None = None,
+        threads: ThreadChooser | None = None,
     ) -> None:
         """Start the worker thread.
 
@@ -100,6 +102,7 @@ class Engine:
             max_model_len: longest prompt in tokens of an encoder-decoder, prompt and reply together of a decoder-only
                 model; the runner's limit holds as well.
             turns: shared by engines that compute on the same device; None computes whenever there is work.
+            threads: chooses how many threads decode steps use; None leaves that alone.
 
         Raises:
             ValueError: if a number is out of range.
@@ -113,7 +116,7 @@ class Engine:
         eos = frozenset(runner.eos_token_ids if eos_token_ids is None else eos_token_ids)
         scheduler = Scheduler(num_slots, max_waiting, max_per_visitor)
         self._core = EngineCore(scheduler, eos, max_seconds, runner.free)
-        worker = Worker(self._core, runner, turns or Turns(), max_stall_seconds)
+        worker = Worker(self._core, runner, turns or Turns(), max_stall_seconds, threads)
         self._thread = threading.Thread(target=worker.run, name="engine", daemon=True)
         self._thread.start()
 

@@ -16,10 +16,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence as Many
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from bianque.engine.core import EngineCore
 from bianque.engine.sequence import Sequence
+from bianque.engine.threads import ThreadChooser
 from bianque.engine.turns import Turns
 from bianque.errors import GenerationError
 
@@ -43,7 +45,14 @@ _BROKEN_DEVICE_WORDS = ("CUDA error", "device-side assert")
 class Worker:
     """Computes what the core's scheduler has running, in one thread."""
 
-    def __init__(self, core: EngineCore, runner: ModelRunner, turns: Turns, max_stall_seconds: float) -> None:
+    def __init__(
+        self,
+        core: EngineCore,
+        runner: ModelRunner,
+        turns: Turns,
+        max_stall_seconds: float,
+        threads: ThreadChooser | None = None,
+    ) -> None:
         """Store what is needed; `run` is the thread's body.
 
         Args:
@@ -51,11 +60,13 @@ class Worker:
             runner: used by this worker alone.
             turns: each prefill slice and each decode step takes one.
             max_stall_seconds: how long running sequences may wait for a prompt between two of their steps.
+            threads: chooses how many threads decode steps use; None leaves that alone.
         """
         self._core = core
         self._runner = runner
         self._turns = turns
         self._max_stall_seconds = max_stall_seconds
+        self._threads = threads
         self._prefill: tuple[Sequence, Prefill] | None = None
         self._num_failures = 0
 
@@ -152,7 +163,8 @@ class Worker:
         """Run one decode step and return each sequence's token or error."""
         slots = [sequence.slot for sequence in sequences if sequence.slot is not None]
         try:
-            logits = self._runner.decode(slots, [sequence.output_ids[-1] for sequence in sequences])
+            with self._threads.step(len(slots)) if self._threads else nullcontext():
+                logits = self._runner.decode(slots, [sequence.output_ids[-1] for sequence in sequences])
         except Exception as raised:
             failure = _failure(raised, sequences)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bianque.engine.engine import Engine
+from bianque.engine.threads import ThreadChooser
 from bianque.engine.turns import turns_of
 from bianque.manager.registry import ModelSpec
 from bianque.settings import Settings
@@ -41,4 +42,15 @@ def make_engine(model: Any, spec: ModelSpec, settings: Settings) -> Engine:
         max_per_visitor=settings.max_running_per_visitor or None,
         max_seconds=settings.max_seconds or None,
         turns=turns_of(str(runner.device)),
+        threads=_thread_chooser(runner.device.type, settings),
     )
+
+
+def _thread_chooser(device_type: str, settings: Settings) -> ThreadChooser | None:
+    """Return what finds the best number of threads, unless the owner set one or there is nothing to choose."""
+    import torch
+
+    num_threads = torch.get_num_threads()
+    if device_type != "cpu" or settings.num_threads or num_threads < 2:
+        return None
+    return ThreadChooser(num_threads, torch.set_num_threads)

@@ -1,0 +1,191 @@
+"""The engine beside other ways to run the same models on this machine, in one run.
+
+    python benchmarks/peers.py --t5 FOLDER                         transformers' generate, CTranslate2 if installed
+    python benchmarks/peers.py --chatglm FOLDER --precision int8 --ggml FILE     chatglm.cpp if installed
+
+Every way gets the same prompts of random tokens and writes the same number of tokens, greedy, end tokens not heeded
+where the library lets one say so. Lines with several chats at once hold the tokens of all of them a second, prompts
+included. Ways that take one request at a time get the chats one after the other, as their demos do. The last column is
+the ratio to our engine in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from bianque.engine.chatglm_runner import ChatGLMRunner
+from bianque.engine.engine import Engine
+from bianque.engine.sampling import SamplingParams
+from bianque.engine.t5_runner import T5Runner
+from bianque.manager.weights import load_weights
+
+Way = Callable[[list[list[int]], int], int]
+"""Takes prompts and the length of replies, returns how many tokens were written."""
+
+
+def ours(runner: Any) -> Way:
+    """Return our engine, all chats at once."""
+
+    def generate(prompts: list[list[int]], reply: int) -> int:
+        with Engine(runner, max_waiting=len(prompts), eos_token_ids=()) as engine:
+            params = SamplingParams(temperature=0, max_new_tokens=reply)
+            sequences = [engine.submit(prompt_ids, params) for prompt_ids in prompts]
+            return sum(len(list(engine.stream(sequence))) for sequence in sequences)
+
+    return generate
+
+
+def transformers_generate(model: Any) -> Way:
+    """Return transformers' `generate` over a padded batch."""
+
+    def generate(prompts: list[list[int]], reply: int) -> int:
+        output = model.generate(torch.tensor(prompts), do_sample=False, min_new_tokens=reply, max_new_tokens=reply)
+        return len(prompts) * reply if output is not None else 0
+
+    return generate
+
+
+def ctranslate2(folder: Path, compute_type: str) -> Way | None:
+    """Return CTranslate2 over the converted folder, all chats in one batch; None where it is not installed."""
+    if importlib.util.find_spec("ctranslate2") is None:
+        print("CTranslate2 is not installed")
+        return None
+    import ctranslate2 as library
+    from ctranslate2.converters import TransformersConverter
+
+    converted = Path(tempfile.mkdtemp(prefix="bianque-peers-")) / "model"
+    TransformersConverter(str(folder)).convert(str(converted), quantization="int8" if "int8" in compute_type else None)
+    translator = library.Translator(
+        str(converted), device="cpu", compute_type=compute_type, intra_threads=torch.get_num_threads()
+    )
+    tokens = json.loads((converted / "shared_vocabulary.json").read_text(encoding="utf-8"))
+
+    def generate(prompts: list[list[int]], reply: int) -> int:
+        results = translator.translate_batch(
+            [[tokens[token_id] for token_id in prompt_ids] for prompt_ids in prompts],
+            beam_size=1,
+            min_decoding_length=reply,
+            max_decoding_length=reply,
+            max_batch_size=len(prompts),
+        )
+        return sum(len(result.hypotheses[0]) for result in results)
+
+    return generate
+
+
+def chatglm_cpp(file: Path) -> Way | None:
+    """Return chatglm.cpp, one chat after the other; None where it is not installed."""
+    if importlib.util.find_spec("chatglm_cpp") is None:
+        print("chatglm.cpp is not installed")
+        return None
+    import chatglm_cpp as library
+
+    pipeline = library.Pipeline(str(file))
+
+    def generate(prompts: list[list[int]], reply: int) -> int:
+        num_tokens = 0
+        for prompt_ids in prompts:
+            config = library.GenerationConfig(
+                max_length=len(prompt_ids) + reply,
+                max_context_length=len(prompt_ids),
+                do_sample=False,
+                num_threads=torch.get_num_threads(),
+            )
+            num_tokens += sum(1 for _ in pipeline._sync_generate_ids(prompt_ids, config))
+        return num_tokens
+
+    return generate
+
+
+def measure(ways: dict[str, Way | None], prompts: list[list[int]], options: argparse.Namespace) -> None:
+    """Print tokens a second of every way, for one chat and for several."""
+    print(f"\nprompt {options.prompt}, reply {options.reply} tokens, best of {options.repeats}")
+    print(f"{'':44s} {'1 chat':>9s} {'':6s} {str(options.chats) + ' chats':>9s}")
+    reference: list[float] = []
+    for name, way in ways.items():
+        if way is None:
+            continue
+        speeds = []
+        for batch in (prompts[:1], prompts):
+            way(batch, 2)  # libraries set up their buffers
+            best = 0.0
+            for _ in range(options.repeats):
+                started = time.perf_counter()
+                num_tokens = way(batch, options.reply)
+                best = max(best, num_tokens / (time.perf_counter() - started))
+            speeds.append(best)
+        reference = reference or speeds
+        cells = [
+            f"{speed:9.2f} ({speed / ours_speed:.2f})" for speed, ours_speed in zip(speeds, reference, strict=True)
+        ]
+        print(f"{name:44s} {cells[0]} {cells[1]}  tokens/s (ratio to ours)", flush=True)
+
+
+def make_prompts(options: argparse.Namespace, ending: list[int]) -> list[list[int]]:
+    """Return prompts of random ids, all of one length."""
+    choose = random.Random(0)
+    length = options.prompt - len(ending)
+    return [[choose.randrange(10, 3000) for _ in range(length)] + ending for _ in range(options.chats)]
+
+
+def measure_t5(options: argparse.Namespace) -> None:
+    """Compare on BianQue-1.0 or another T5."""
+    model: Any = load_weights(options.t5, "t5", device="cpu", precision=options.precision)
+    runner = T5Runner(model, num_slots=options.chats, max_prompt_len=options.prompt, max_new_tokens=options.reply)
+    ways: dict[str, Way | None] = {f"this engine, {options.precision}": ours(runner)}
+    compute_type = "int8" if options.precision == "int8" else "float32"
+    ways[f"CTranslate2, {compute_type}"] = ctranslate2(options.t5, compute_type)
+    ways[f"transformers' generate, {options.precision}"] = transformers_generate(model)
+    measure(ways, make_prompts(options, [1]), options)
+
+
+def measure_chatglm(options: argparse.Namespace) -> None:
+    """Compare on BianQue-2.0 or another ChatGLM-6B."""
+    model: Any = load_weights(options.chatglm, "chatglm", device="cpu", precision=options.precision)
+    runner = ChatGLMRunner(model, num_slots=options.chats, max_len=options.prompt + options.reply)
+    ways: dict[str, Way | None] = {f"this engine, {options.precision}": ours(runner)}
+    if options.ggml:
+        ways[f"chatglm.cpp, {options.ggml.name}"] = chatglm_cpp(options.ggml)
+    ways[f"transformers' generate, {options.precision}"] = transformers_generate(model)
+    measure(ways, make_prompts(options, [model.config.gmask_token_id, model.config.bos_token_id]), options)
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--t5", type=Path, help="a snapshot of a T5")
+    parser.add_argument("--chatglm", type=Path, help="a snapshot of a ChatGLM-6B")
+    parser.add_argument("--ggml", type=Path, help="the same model as chatglm.cpp's file")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "int8", "int4"), default="fp32")
+    parser.add_argument("--chats", type=int, default=8)
+    parser.add_argument("--prompt", type=int, default=64)
+    parser.add_argument("--reply", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=2)
+    options = parser.parse_args()
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"load {os.getloadavg()[0]:.1f}, torch {torch.__version__}"
+    )
+    if options.t5:
+        measure_t5(options)
+    if options.chatglm:
+        measure_chatglm(options)
+
+
+if __name__ == "__main__":
+    main()
