@@ -93,7 +93,7 @@ def test_bad_input_has_one_sentence(connect, service, changes, sentence):
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_are_none_are_refused(url, service, value):
     # Clients refuse to write such numbers, but the server's JSON reader takes them.
-    body = f'{{"data": ["我失眠", [], "joint", {value}, 0.3, 256, null]}}'
+    body = f'{{"data": ["我失眠", [], "joint", {value}, 0.3, 256, null, null]}}'
     posted = httpx.post(
         f"{url}gradio_api/call/chat", content=body.encode(), headers={"content-type": "application/json"}
     )
