@@ -280,7 +280,8 @@ def test_a_file_that_always_arrives_damaged_is_named(hub, cache, name, fault):
     error = refused()
     assert error.key == "snapshot_file_corrupt"
     assert name in str(error) and REPO in error.text("zh")
-    assert partials(cache) == []
+    # Another file may have been on its way; it is continued the next time.
+    assert f"{digest_of(name, model_files()[name])}.incomplete" not in partials(cache)
     assert num_asked(hub, f"/resolve/{hub.branches[REPO, 'main']}/{name}") == (4 if "send_only" in fault else 2)
 
 
@@ -545,7 +546,7 @@ def test_a_disk_that_fills_up_is_named_and_the_download_goes_on_later(hub, small
     filler.unlink()
     num_before = len(hub.requests)
     assert stored(fetch()) == files
-    bodies = [request for request in hub.requests[num_before:] if request.num_sent]
+    bodies = [request for request in hub.requests[num_before:] if request.num_sent and WEIGHTS in request.path]
     assert len(bodies) == 1 and bodies[0].num_sent <= 500_000
 
 
