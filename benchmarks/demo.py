@@ -102,9 +102,11 @@ def generate_speed(loaded: LoadedModel) -> float:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     from bianque.consultation.templates import escape_for_t5
+    from bianque.models.auto import register
 
     is_t5 = loaded.spec.family == "t5"
     auto_class = AutoModelForSeq2SeqLM if is_t5 else AutoModelForCausalLM
+    register()
     model = auto_class.from_pretrained(loaded.spec.location, dtype=torch.float32, local_files_only=True).eval()
     speeds = []
     for complaint in COMPLAINTS * 3:
