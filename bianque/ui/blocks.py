@@ -53,17 +53,19 @@ def build_demo(service: ConsultationService, limits: Limits | None = None) -> gr
                 kept, share = kept_panel(i18n), share_panel(i18n)
                 gr.HTML(i18n("footer"), elem_id="foot", padding=False)
         outputs = [parts[name] for name in CONVERSATION]
-        arrival, changed = _connect(demo, handlers, parts, choices, outputs)
+        arrival, continued = _connect(demo, handlers, parts, choices, outputs)
         sharing = Sharing(service, limits)
         conversation, options = [parts["older"], parts["chatbot"]], [choices[name] for name in OPTION_NAMES]
         settings = [choices[name] for name in ("mode", "seed", "greedy", "asking_limit")]
         with_mode = [*conversation, choices["mode"]]
-        changed += connect_kept(handlers, sharing, kept, with_mode, outputs, arrival, settings)
-        changed += connect_share(sharing, share, parts["summary_text"], conversation, options, outputs, settings)
-        around = [parts[name] for name in ("asking", "progress", "advise", "summary", "summary_text", "show_older")]
-        guidance = Guidance(limits)
-        for event in changed:
-            event.then(guidance.settle, [parts["corrected"], *conversation, *options], around, **RAW)
+        replaced = connect_kept(handlers, sharing, kept, with_mode, outputs, arrival, settings)
+        replaced += connect_share(sharing, share, parts["summary_text"], conversation, options, outputs, settings)
+        around = [parts[name] for name in AROUND]
+        guidance, summary = Guidance(limits), [parts["made"], parts["summary_text"]]
+        for event in continued:
+            event.then(guidance.settle, [*summary, *conversation, *options], around, **RAW)
+        for event in replaced:
+            event.then(guidance.settle_anew, [*conversation, *options], around, **RAW)
         chat = make_chat(handlers.updates, service.default_options, limits)
         api(chat, api_name="chat", concurrency_limit=None)
     # Without this, gradio puts the platform's own header into a page opened directly, with requests to other hosts.
@@ -101,7 +103,8 @@ def _conversation(i18n: gr.I18n) -> dict[str, Any]:
         parts["summary_text"] = gr.Textbox(
             label=i18n("summary_hint"), lines=3, max_lines=8, buttons=["copy"], elem_id="summary-text"
         )
-    parts["corrected"] = gr.State(False)
+    # The summary as the program made it; a gr.State would not reach handlers that take values as they came.
+    parts["made"] = gr.Textbox("", visible=False)
     with gr.Row(elem_id="examples"):
         parts["examples"] = [gr.Button(example, size="sm", min_width=0) for example in EXAMPLES]
     parts["message"] = gr.Textbox(
@@ -168,6 +171,8 @@ def _choices(i18n: gr.I18n, service: ConsultationService) -> dict[str, Any]:
 DEFAULTS = ("top_p", "temperature", "max_new_tokens")
 # In the order of `updates.PageUpdate`.
 CONVERSATION = ("chatbot", "message", "emergency", "returned", "older")
+# In the order of what `Guidance.settle` returns.
+AROUND = ("asking", "progress", "advise", "summary", "summary_text", "show_older", "made")
 STREAMED: dict[str, Any] = {
     "preprocess": False,
     "concurrency_limit": None,
@@ -179,7 +184,7 @@ STREAMED: dict[str, Any] = {
 def _connect(
     demo: gr.Blocks, handlers: Handlers, parts: dict[str, Any], choices: dict[str, Any], outputs: list[Any]
 ) -> tuple[Any, list[Any]]:
-    """Connect the conversation and its settings; return the loading, and what gives the page another conversation."""
+    """Connect the conversation and its settings; return the loading, and what changes the conversation."""
     chatbot, message, returned, older = parts["chatbot"], parts["message"], parts["returned"], parts["older"]
     conversation = [older, chatbot, *(choices[name] for name in OPTION_NAMES)]
     running = [
@@ -192,15 +197,12 @@ def _connect(
     changed = [
         *(event.then(handlers.give_back, [returned, message], [message, returned], **INSTANT) for event in running),
         chatbot.undo(handlers.undo, [older, chatbot, message], outputs, **RAW),
-        chatbot.clear(handlers.clear, choices["mode"], outputs, **RAW).then(
-            lambda: False, None, parts["corrected"], **INSTANT
-        ),
+        chatbot.clear(handlers.clear, choices["mode"], outputs, **RAW),
         parts["show_older"].click(handlers.show_older, [older, chatbot], outputs, **RAW),
     ]
     message.stop(handlers.stop, **INSTANT)
     chatbot.option_select(handlers.take_answer, message, message, **RAW)
     chatbot.like(handlers.feedback, **RAW)
-    parts["summary_text"].input(lambda: True, None, parts["corrected"], **INSTANT)
 
     mode, sliders = choices["mode"], [choices[name] for name in DEFAULTS]
     polled = [parts["banner"], parts["timer"], *sliders]

@@ -22,28 +22,47 @@ class Guidance:
         self._limits = limits
 
     def settle(
-        self, request: gr.Request, corrected: object, older: object, history: object, *choices: object
+        self, request: gr.Request, made: object, card: object, older: object, history: object, *choices: object
     ) -> tuple[Any, ...]:
-        """Return the row of the asking, its progress and button, the summary's panel and text, the older button."""
+        """Return what stands around the conversation after it has gone on.
+
+        Args:
+            request: of the page.
+            made: the summary as it was last made here.
+            card: the summary as it stands; once the visitor has corrected it, it stays.
+            older: the messages put aside.
+            history: the messages shown.
+            choices: in the order of `options.read_options`.
+
+        Returns:
+            The row of the asking, its progress and button, the summary's panel and text, the button of older messages,
+            and the summary as made here, to be given back.
+        """
         language = language_of(request)
         try:
             entries = read_history(join_histories(older, history), self._limits)
             options = read_options(*choices)
         except InputError:
             # The event before has told of it already.
-            return (gr.skip(),) * 6
+            return (gr.skip(),) * 7
         is_asked = is_being_asked(entries, options.mode)
         is_joint = options.mode is Mode.JOINT
         line = progress(entries, options.asking_limit if is_joint else None, language) if is_asked else ""
         summary = summary_text(summarise([entry.message for entry in entries]), language) if _is_over(entries) else ""
+        is_corrected = bool(summary) and bool(made) and card != made
         return (
             gr.update(visible=is_asked),
             line,
             gr.update(visible=is_asked and is_joint),
             gr.update(visible=bool(summary)),
-            gr.skip() if corrected is True and summary else gr.update(value=summary),
+            gr.skip() if is_corrected else gr.update(value=summary),
             gr.update(visible=isinstance(older, list) and bool(older)),
+            gr.skip() if is_corrected else summary,
         )
+
+    def settle_anew(self, request: gr.Request, older: object, history: object, *choices: object) -> tuple[Any, ...]:
+        """Return the same for another conversation, of which no summary has been corrected yet."""
+        return self.settle(request, "", "", older, history, *choices)
 
 
 def _is_over(entries: list[Entry]) -> bool:

@@ -441,8 +441,8 @@ def test_an_edit_finds_its_message_behind_those_put_aside(page, service):
     assert len(service.calls[0].messages) == 22
 
 
-def settle(history: list[dict], *, mode: str = "joint", corrected: bool = False, older: list | None = None):
-    return Guidance(LIMITS).settle(request(), corrected, older or [], history, mode, 0.7, 0.3, 256, None, False, 8)
+def settle(history: list[dict], *, mode: str = "joint", made: str = "", card: str = "", older: list | None = None):
+    return Guidance(LIMITS).settle(request(), made, card, older or [], history, mode, 0.7, 0.3, 256, None, False, 8)
 
 
 def test_the_asking_shows_its_progress_until_advice_comes():
@@ -464,18 +464,22 @@ def advised(*texts: str) -> list[dict]:
 
 
 def test_the_summary_comes_with_the_advice_and_keeps_corrections():
-    asking, _, _, summary, card, _ = settle(advised("我失眠", QUESTION, "一个月了"))
+    asking, _, _, summary, card, *_ = settle(advised("我失眠", QUESTION, "一个月了"))
     assert not asking["visible"] and summary["visible"]
     assert (
         card["value"].startswith("【主诉】我失眠\n【多久】一个月了\n")
         and text("summary_origin", "zh") in card["value"]
     )
-    *_, card, _ = settle(advised("我失眠"), corrected=True)
-    assert is_skip(card)
+    *_, card, _, made = settle(advised("我失眠"), made="【主诉】我失眠", card="【主诉】失眠三天")
+    assert is_skip(card) and is_skip(made)
+    *_, card, _, made = settle(advised("我失眠"), made="【主诉】头疼", card="【主诉】头疼")
+    assert card["value"] == made and made.startswith("【主诉】我失眠")
+    *_, card, _, made = settle(conversation("我失眠", QUESTION), made="【主诉】头疼", card="【主诉】头疼两天")
+    assert (card["value"], made) == ("", "")
 
 
 def test_the_older_button_is_there_when_there_are_older_messages():
-    *_, older = settle(conversation("我失眠", QUESTION), older=conversation("头疼", "多久？"))
+    *_, older, _ = settle(conversation("我失眠", QUESTION), older=conversation("头疼", "多久？"))
     assert older["visible"]
-    *_, older = settle(conversation("我失眠", QUESTION))
+    *_, older, _ = settle(conversation("我失眠", QUESTION))
     assert not older["visible"]

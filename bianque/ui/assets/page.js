@@ -53,7 +53,7 @@ window.bianque = (() => {
   const EMPTY = { keep: false, list: [] };
   const newId = () => `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}`;
   let current = sessionStorage.getItem("bianque.id") || newId();
-  let latest = null; // survives a lost connection, after which gradio builds the page anew
+  let latest = null; // what the page shows, for after a lost connection
   let savedAt = 0;
   let isRestored = false;
   const incoming = [];
@@ -65,6 +65,30 @@ window.bianque = (() => {
   } catch {
     channel = null;
   }
+
+  // After a lost connection gradio asks for the server's id until it answers, and then loads the page anew. Only for
+  // this load is the conversation put down, in the tab's own storage, whether or not the visitor lets it be kept.
+  let isLost = false;
+  const ask = window.fetch.bind(window);
+  window.fetch = (resource, ...rest) => {
+    isLost = isLost || /\/app_id$/.test(String(resource?.url || resource));
+    return ask(resource, ...rest);
+  };
+  window.addEventListener("pagehide", () => {
+    if (!isLost || !latest) return;
+    try {
+      sessionStorage.setItem("bianque.lost", JSON.stringify(latest));
+    } catch {
+      // denied or full
+    }
+  });
+  try {
+    latest = JSON.parse(sessionStorage.getItem("bianque.lost"));
+    if (latest) current = latest.id;
+  } catch {
+    latest = null;
+  }
+  sessionStorage.removeItem("bianque.lost");
 
   const tell = (change) => channel && channel.postMessage(change);
   const upsert = (list, one) => [one, ...list.filter((other) => other.id !== one.id)];
