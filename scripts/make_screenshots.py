@@ -11,7 +11,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, expect, sync_playwright
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "images"
-TURNS = ("偏头痛老是犯，一累就疼", "半年了", "一跳一跳地疼", "没有吃药", "没有别的病", "没有了")
+TURNS = ("偏头痛老是犯，一累就疼", "半年了", "一跳一跳地疼", "没有吃药", "没有别的病", "没有了", "不清楚", "没有")
 SIZES: dict[str, dict] = {
     "desktop": {"viewport": {"width": 1280, "height": 860}},
     "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
