@@ -285,7 +285,8 @@ window.bianque = (() => {
       top = wrap.scrollTop;
     });
     const grow = () => {
-      if (wrap.scrollTop < top - 4) isFollowing = false;
+      // Content that shrinks pulls the end up by itself; that is not the reader.
+      if (wrap.scrollTop < top - 4 && !isAtEnd(wrap)) isFollowing = false;
       const messages = wrap.querySelectorAll(".user-row").length;
       if (messages > numMessages) isFollowing = true;
       numMessages = messages;
@@ -293,7 +294,8 @@ window.bianque = (() => {
       top = wrap.scrollTop;
     };
     new MutationObserver(grow).observe(wrap, { childList: true, subtree: true, characterData: true });
-    new ResizeObserver(() => isFollowing && (wrap.scrollTop = wrap.scrollHeight)).observe(wrap);
+    const resized = new ResizeObserver(() => isFollowing && (wrap.scrollTop = wrap.scrollHeight));
+    for (const part of [wrap, ...wrap.children]) resized.observe(part);
     grow();
   }
 
