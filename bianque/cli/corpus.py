@@ -8,6 +8,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from bianque.cli.arguments import positive
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
@@ -30,8 +32,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--similarity", type=_share, default=0.85, help="from which dialogues are near duplicates (default: 0.85)"
     )
     build.add_argument("--tokenizer", type=Path, help="a model's folder; without it lengths are not limited")
-    build.add_argument("--max-input-tokens", type=_positive, default=512, help="of a prompt (default: 512)")
-    build.add_argument("--max-target-tokens", type=_positive, default=512, help="of a target (default: 512)")
+    build.add_argument("--max-input-tokens", type=positive, default=512, help="of a prompt (default: 512)")
+    build.add_argument("--max-target-tokens", type=positive, default=512, help="of a target (default: 512)")
     build.add_argument("--validation", type=_share, default=0.02, help="share of dialogues (default: 0.02)")
     build.add_argument("--test", type=_share, default=0.02, help="share of dialogues (default: 0.02)")
     build.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
@@ -128,11 +130,4 @@ def _share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be from 0 to 1, but it is {value}")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but it is {value}")
     return value

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from bianque.cli.arguments import positive
 from bianque.cli.corpus import command_line
 from bianque.consultation.messages import Mode, ReplyOptions
 from bianque.errors import DataError
@@ -27,12 +28,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     forced = actions.add_parser("teacher-forced", help="answer each doctor's turn after the real dialogue before it")
     forced.add_argument("data", type=Path, help="JSON lines of samples or dialogues, as `bianque corpus build` writes")
-    forced.add_argument("--limit", type=_positive, help="answer a random part of this many samples")
+    forced.add_argument("--limit", type=positive, help="answer a random part of this many samples")
     _add_models(forced)
     forced.set_defaults(run=run_forced)
 
     free = actions.add_parser("free", help="talk with a scripted patient and measure the chain of questioning")
-    free.add_argument("--cases", type=_positive, default=100, help="how many dialogues (default: 100)")
+    free.add_argument("--cases", type=positive, default=100, help="how many dialogues (default: 100)")
     _add_models(free)
     free.set_defaults(run=run_free)
 
@@ -70,7 +71,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     decoding.add_argument("--top-p", type=float, default=1.0, help="nucleus mass (default: 1)")
     decoding.add_argument("--max-new-tokens", type=int, default=256, help="of a reply (default: 256)")
     parser.add_argument("--seed", type=int, default=0, help="of choice, patient and sampling (default: 0)")
-    parser.add_argument("--workers", type=_positive, default=1, help="conversations answered at once (default: 1)")
+    parser.add_argument("--workers", type=positive, default=1, help="conversations answered at once (default: 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace another run's files")
     _add_output(parser)
 
@@ -216,10 +217,3 @@ def _progress(what: str) -> Callable[[int, int], None]:
             print(f"{done} of {total} {what}", file=sys.stderr, flush=True)
 
     return tell
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but it is {value}")
-    return value

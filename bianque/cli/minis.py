@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from bianque.cli.arguments import positive, positive_float
 from bianque.errors import SettingsError
 
 CORPUS_SEED = 20
@@ -21,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     generate = actions.add_parser("generate", help="write training samples as JSON lines, to read them")
     generate.add_argument("model", choices=("asker", "adviser"))
-    generate.add_argument("--samples", type=_positive, default=1000, help="how many (default: 1000)")
+    generate.add_argument("--samples", type=positive, default=1000, help="how many (default: 1000)")
     generate.add_argument("--seed", type=int, default=CORPUS_SEED, help=f"of the corpus (default: {CORPUS_SEED})")
     generate.add_argument("--heldout", action="store_true", help="only wordings that training never sees")
     generate.add_argument("--output", type=Path, default=Path("-"), help="a file; - for standard output (default)")
@@ -29,12 +30,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     train = actions.add_parser("train", help="train one model; continues from its checkpoint if there is one")
     train.add_argument("model", choices=("asker", "adviser"))
-    train.add_argument("--steps", type=_positive, help="end after this many steps; the same steps give the same model")
-    train.add_argument("--minutes", type=_positive_float, help="end after this time")
+    train.add_argument("--steps", type=positive, help="end after this many steps; the same steps give the same model")
+    train.add_argument("--minutes", type=positive_float, help="end after this time")
     train.add_argument("--seed", type=int, default=CORPUS_SEED, help=f"of everything (default: {CORPUS_SEED})")
-    train.add_argument("--threads", type=_positive, default=1, help="threads of torch (default: 1)")
-    train.add_argument("--learning-rate", type=_positive_float, default=2e-3, help="highest rate (default: 0.002)")
-    train.add_argument("--batch-tokens", type=_positive, default=1400, help="tokens of a batch (default: 1400)")
+    train.add_argument("--threads", type=positive, default=1, help="threads of torch (default: 1)")
+    train.add_argument("--learning-rate", type=positive_float, default=2e-3, help="highest rate (default: 0.002)")
+    train.add_argument("--batch-tokens", type=positive, default=1400, help="tokens of a batch (default: 1400)")
     train.add_argument("--output", type=Path, default=RUNS, help=f"folder for model and checkpoint (default: {RUNS})")
     train.set_defaults(run=run_train)
 
@@ -43,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--folder", type=Path, help="where mini-asker and mini-adviser are (default: the embedded ones)"
     )
     evaluate.add_argument("--fast", action="store_true", help="a fifth of the dialogues")
-    evaluate.add_argument("--threads", type=_positive, default=2, help="threads of torch (default: 2)")
+    evaluate.add_argument("--threads", type=positive, default=2, help="threads of torch (default: 2)")
     evaluate.add_argument("--dialogues", type=int, default=0, help="also print this many self-play dialogues")
     evaluate.set_defaults(run=run_evaluate)
 
@@ -119,17 +120,3 @@ def run_evaluate(options: argparse.Namespace) -> int:
     for dialogue in evaluation.dialogues(options.dialogues):
         print(dialogue + "\n")
     return 0 if print_report(evaluation.run(), print) else 3
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but it is {value}")
-    return value
-
-
-def _positive_float(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, but it is {value}")
-    return value

@@ -39,8 +39,8 @@ def test_value_out_of_range_is_refused_by_name(name, value):
 
 
 def test_bounds_are_accepted():
-    SamplingParams(0, 0, 1.0, 0.01, 0, 1, 0)
-    SamplingParams(100, 2**62, 1e-9, 10, 9, 2**62, 2**63 - 1)
+    assert SamplingParams(0, 0, 1.0, 0.01, 0, 1, 0).max_new_tokens == 1
+    assert SamplingParams(100, 2**62, 1e-9, 10, 9, 2**62, 2**63 - 1).seed == 2**63 - 1
 
 
 def test_tiny_temperature_counts_as_greedy():

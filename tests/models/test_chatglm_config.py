@@ -48,7 +48,8 @@ def test_unknown_keys_are_refused(key):
     [("task_specific_params", None), ("temperature", 0.7), ("tokenizer_class", "ChatGLMTokenizer"), ("_any", 1)],
 )
 def test_keys_without_an_effect_on_the_computation_are_accepted(key, value):
-    ChatGLMConfig.from_dict(published(**{key: value}))
+    config = ChatGLMConfig.from_dict(published(**{key: value}))
+    assert config.hidden_size == ChatGLMConfig.from_dict(published()).hidden_size
 
 
 def test_heads_must_divide_into_rotary_pairs():

@@ -29,6 +29,7 @@ def test_no_limit_counts_nothing():
     limiter = RateLimiter(0)
     for _ in range(1000):
         limiter.admit("a")
+    assert not limiter._times  # no address is kept either
 
 
 def test_a_forwarded_address_counts_behind_a_proxy_only():
