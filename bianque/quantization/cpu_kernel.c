@@ -10,7 +10,8 @@
  *
  * Work. Rows of W are handed out in chunks, so that a thread that loses its core for a while holds up one chunk. A chunk
  * takes TILE rows of W at a time: a block of them is unpacked to int16 (or fp32) into scratch memory that stays in the
- * cache, and multiplied with all rows of x, four by two in registers.
+ * cache, and multiplied with all rows of x, four by two in registers. For a single row of x, where each weight is used
+ * once, SINGLE_TILE rows of W are unpacked and multiplied in registers as they come from memory.
  *
  * Order of columns. Unpacking is cheapest when columns of a group come out permuted; x is stored in the same order.
  *
@@ -26,7 +27,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BLOCK = 512, GROUP = 64, LANES = 16, TILE = 8, WIDE_TILE = 32, MANY_ROWS = 16, MAX_HELPERS = 255 };
+enum { BLOCK = 512, GROUP = 64, LANES = 16, SINGLE_TILE = 4, TILE = 8, WIDE_TILE = 32, MANY_ROWS = 16 };
+enum { MAX_HELPERS = 255 };
 enum { SPIN_NANOSECONDS = 50000 };
 
 typedef struct {
@@ -252,6 +254,87 @@ ALONE multiply_half_one(const float *weight, const float *x, int64_t count, floa
     multiply_half(weight, x, count, 1, total);
 }
 
+/* --- products of four rows of W and the only row of x, in the same order of sums ------------------------------------- */
+
+typedef struct {
+    const uint8_t *weight;  /* of the first of the four rows */
+    int64_t row_bytes;
+    int64_t ahead;          /* from there to what is read next */
+    int64_t count;          /* a multiple of GROUP */
+} Strip;
+
+/* Ask for the line that stands `ahead` of `weight`, in each of the four rows. */
+static inline void prefetch_rows(const Strip *strip, int64_t offset) {
+    for (int r = 0; r < 4; r++)
+        _mm_prefetch((const char *)strip->weight + r * strip->row_bytes + offset + strip->ahead, _MM_HINT_T0);
+}
+
+ALONE multiply_strip_int8(const Strip *strip, const int16_t *x, const float *scale, float *total) {
+    __m256i sums[4] = {0};
+    for (int64_t start = 0; start < strip->count; start += GROUP) {
+        prefetch_rows(strip, start);
+        for (int part = 0; part < GROUP / LANES; part++) {
+            __m256i value = _mm256_load_si256((const __m256i *)(x + start) + part);
+            KEEP(value);
+            for (int r = 0; r < 4; r++) {
+                const uint8_t *weight = strip->weight + r * strip->row_bytes + start + part * LANES;
+                __m256i factor = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)weight));
+                sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(factor, value));
+            }
+        }
+    }
+    add_integers(sums, *scale, total);
+}
+
+ALONE multiply_strip_int4(const Strip *strip, const int16_t *x, const float *scale, float *total) {
+    __m256i sums[4] = {0};
+    for (int64_t start = 0; start < strip->count; start += GROUP) {
+        if (start % (2 * GROUP) == 0) prefetch_rows(strip, start / 2);
+        __m256i value[4];
+        for (int part = 0; part < 4; part++) {
+            value[part] = _mm256_load_si256((const __m256i *)(x + start) + part);
+            KEEP(value[part]);
+        }
+        for (int r = 0; r < 4; r++) {
+            __m256i words = _mm256_loadu_si256((const __m256i *)(strip->weight + r * strip->row_bytes + start / 2));
+            __m256i high = _mm256_madd_epi16(_mm256_srai_epi16(words, 12), value[0]);
+            __m256i second = _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(words, 4), 12), value[1]);
+            __m256i third = _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(words, 8), 12), value[2]);
+            __m256i low = _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(words, 12), 12), value[3]);
+            __m256i both = _mm256_add_epi32(_mm256_add_epi32(high, second), _mm256_add_epi32(third, low));
+            sums[r] = _mm256_add_epi32(sums[r], both);
+        }
+    }
+    add_integers(sums, *scale, total);
+}
+
+ALONE multiply_strip_half(const Strip *strip, const float *x, float *total) {
+    __m256 sums[4] = {0};
+    for (int64_t start = 0; start < strip->count; start += 32) {
+        prefetch_rows(strip, 2 * start);
+        for (int i = 0; i < 32; i += 8) {
+            __m256 value = _mm256_load_ps(x + start + i);
+            KEEP(value);
+            for (int r = 0; r < 4; r++) {
+                const uint8_t *weight = strip->weight + r * strip->row_bytes + 2 * (start + i);
+                __m256 factor = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)weight));
+                sums[r] = _mm256_fmadd_ps(factor, value, sums[r]);
+            }
+        }
+    }
+    add_floats(sums, total);
+}
+
+static void multiply_strip(const Job *job, int64_t first, int64_t block, int64_t count, float *total) {
+    int64_t block_bytes = BLOCK * job->bits / 8, is_last = block == job->blocks - 1;
+    Strip strip = {.weight = job->weight + first * job->row_bytes + block * block_bytes, .row_bytes = job->row_bytes,
+                   .ahead = is_last ? SINGLE_TILE * job->row_bytes - block * block_bytes : block_bytes, .count = count};
+    const void *x = job->packed + packed_at(job, block, 0) * (job->bits == 16 ? sizeof(float) : sizeof(int16_t));
+    if (job->bits == 16) multiply_strip_half(&strip, x, total);
+    else if (job->bits == 8) multiply_strip_int8(&strip, x, job->x_scale + block, total);
+    else multiply_strip_int4(&strip, x, job->x_scale + block, total);
+}
+
 /* --- one chunk ----------------------------------------------------------------------------------------------------- */
 
 /* Unpack a block of `tile` rows of W from row `first`, four by four; rows past the end stay as they are, unused. */
@@ -298,7 +381,7 @@ static void finish_tile(const Job *job, int64_t first, int64_t tile, const float
 }
 
 static void multiply_rows(Job *job, int64_t first, int64_t last) {
-    int64_t tile = job->rows > MANY_ROWS ? WIDE_TILE : job->rows > 1 ? TILE : 4;
+    int64_t tile = job->rows > MANY_ROWS ? WIDE_TILE : job->rows > 1 ? TILE : SINGLE_TILE;
     size_t unpacked_bytes = tile * BLOCK * (job->bits == 16 ? sizeof(float) : sizeof(int16_t));
     size_t totals_bytes = tile * job->rows * sizeof(float);
     uint8_t *scratch = aligned_alloc(64, (unpacked_bytes + totals_bytes + 63) / 64 * 64);
@@ -312,6 +395,10 @@ static void multiply_rows(Job *job, int64_t first, int64_t last) {
         for (int64_t block = 0; block < job->blocks; block++) {
             int64_t count = job->in - block * BLOCK < BLOCK ? job->in - block * BLOCK : BLOCK;
             int64_t padded = (count + GROUP - 1) / GROUP * GROUP;
+            if (job->rows == 1 && count == padded && first + tile <= job->out) {
+                multiply_strip(job, first, block, count, totals);
+                continue;
+            }
             unpack_tile(job, first, tile, block, count, scratch);
             multiply_tile(job, tile, block, padded, scratch, totals);
         }
