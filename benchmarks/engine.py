@@ -35,7 +35,7 @@ from bianque.engine.sampling import SamplingParams
 from bianque.engine.t5_runner import T5Runner
 from bianque.engine.turns import Turns
 from bianque.manager.registry import MINI_ADVISER, MINI_ASKER
-from bianque.manager.weights import load_weights
+from bianque.manager.weights.load import load_weights
 
 
 @dataclass

@@ -70,8 +70,8 @@ def measure(folder: Path, device: str, precision: str, cache_folder: Path | None
     import torch
     import transformers  # noqa: F401 - part of the program, not of the model
 
-    from bianque.manager import weights
-    from bianque.manager.snapshot import read_json
+    from bianque.manager.download.snapshot import read_json
+    from bianque.manager.weights.load import load_weights
     from bianque.models import chatglm  # noqa: F401
 
     family = read_json(folder, "config.json")["model_type"]
@@ -82,7 +82,7 @@ def measure(folder: Path, device: str, precision: str, cache_folder: Path | None
     totals = {0}
     peak = PeakOfAnonymous()
     started = time.perf_counter()
-    model = weights.load_weights(
+    model = load_weights(
         folder,
         family,
         device=device,

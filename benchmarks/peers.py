@@ -32,7 +32,7 @@ from bianque.engine.chatglm_runner import ChatGLMRunner
 from bianque.engine.engine import Engine
 from bianque.engine.sampling import SamplingParams
 from bianque.engine.t5_runner import T5Runner
-from bianque.manager.weights import load_weights
+from bianque.manager.weights.load import load_weights
 
 Way = Callable[[list[list[int]], int], int]
 """Takes prompts and the length of replies, returns how many tokens were written."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from bianque.settings import ModelSource
 
 if TYPE_CHECKING:
-    from bianque.manager.progress import Progress
+    from bianque.manager.download.progress import Progress
 
 BAR_CELLS = 20
 LINE_SECONDS = 10.0
@@ -35,7 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run_download(options: argparse.Namespace) -> int:
     """Fetch with a progress bar on standard error; the folder is the only line on standard output."""
     from bianque.manager.catalogue import KNOWN_MODELS, check_source
-    from bianque.manager.snapshot import check_snapshot, resolve_snapshot
+    from bianque.manager.download.snapshot import check_snapshot, resolve_snapshot
 
     called = (spec for spec in KNOWN_MODELS if options.model.lower() in (spec.name.lower(), spec.location.lower()))
     spec = next(called, None)
@@ -82,7 +82,7 @@ class ProgressBar:
         self._stream.flush()
 
     def _draw(self, progress: Progress) -> None:
-        from bianque.manager.progress import describe
+        from bianque.manager.download.progress import describe
 
         num_full = int(progress.share * BAR_CELLS)
         line = f"[{'#' * num_full}{'.' * (BAR_CELLS - num_full)}] {describe(progress)}"
@@ -92,7 +92,7 @@ class ProgressBar:
         self._is_open = True
 
     def _write_line(self, progress: Progress) -> None:
-        from bianque.manager.progress import describe
+        from bianque.manager.download.progress import describe
 
         self._written_at = time.monotonic()
         self._last = None

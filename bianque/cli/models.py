@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 def describe_model(spec: ModelSpec, source: ModelSource, machine: Machine, limit_bytes: int = 0) -> dict[str, Any]:
     """Return all that is known of a model as plain values; sizes are bytes and null where nothing is known."""
-    from bianque.manager.snapshot import snapshot_on_disk
+    from bianque.manager.download.snapshot import snapshot_on_disk
 
     on_disk, num_bytes = snapshot_on_disk(source)
     known = list(fits(spec, machine, limit_bytes)) if spec.size else []

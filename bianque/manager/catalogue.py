@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bianque.errors import SettingsError, SnapshotError
+from bianque.manager.download.snapshot import read_json
 from bianque.manager.memory import Machine
 from bianque.manager.precision import POSSIBLE, budget_bytes, needed_bytes
 from bianque.manager.registry import (
@@ -29,7 +30,6 @@ from bianque.manager.registry import (
     Precision,
 )
 from bianque.manager.sizes import measure_config
-from bianque.manager.snapshot import read_json
 from bianque.settings import ModelSource
 
 KNOWN_MODELS = (BIANQUE_1, BIANQUE_2, SOULCHAT, MINI_ASKER, MINI_ADVISER)

@@ -14,11 +14,11 @@ from typing import Any
 
 from bianque.engine.engine import Engine
 from bianque.errors import SettingsError
+from bianque.manager.download.snapshot import check_snapshot, read_json
 from bianque.manager.engines import make_engine
-from bianque.manager.quantized_cache import is_hub_snapshot
 from bianque.manager.registry import Family, ModelSpec, Precision
 from bianque.manager.sizes import measure_config
-from bianque.manager.snapshot import check_snapshot, read_json
+from bianque.manager.weights.quantized_cache import is_hub_snapshot
 from bianque.settings import PrecisionChoice, Settings
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def load_model(
         SnapshotError: when a file is missing, damaged, of another architecture, or does not fit the configuration.
         SettingsError: when the device asked for does not exist.
     """
-    from bianque.manager.weights import load_weights
+    from bianque.manager.weights.load import load_weights
 
     started = time.monotonic()
     device = choose_device(settings.device, has_cuda=has_cuda)

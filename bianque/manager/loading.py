@@ -11,11 +11,11 @@ from pathlib import Path
 
 from bianque.errors import ModelUnavailableError, SnapshotError
 from bianque.manager.catalogue import check_source, describe_folder
+from bianque.manager.download.progress import Progress
 from bianque.manager.loader import LoadedModel
 from bianque.manager.memory import Machine
 from bianque.manager.plan import PlannedModel
 from bianque.manager.precision import ladder
-from bianque.manager.progress import Progress
 from bianque.manager.residents import Resident, is_out_of_memory, release_memory
 from bianque.settings import Settings
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bianque.errors import BianQueError, QueueFullError, SettingsError
 from bianque.manager.changes import ModelChanges, as_error
+from bianque.manager.download.snapshot import resolve_snapshot
 from bianque.manager.loader import LoadedModel, load_model
 from bianque.manager.loading import ModelLoading
 from bianque.manager.memory import Machine, probe_machine
@@ -25,7 +26,6 @@ from bianque.manager.plan import ModelPlan, choose_models, demonstration_models,
 from bianque.manager.precision import GB
 from bianque.manager.registry import Job, ModelSpec
 from bianque.manager.serving import Serving, unavailable
-from bianque.manager.snapshot import resolve_snapshot
 from bianque.manager.status import ModelStatus
 from bianque.settings import ModelSource, PrecisionChoice, Settings
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bianque.errors import BianQueError
-from bianque.manager.progress import format_bytes, format_seconds
+from bianque.manager.download.progress import format_bytes, format_seconds
 from bianque.manager.registry import Job
 from bianque.texts import Language, text
 

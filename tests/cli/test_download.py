@@ -12,7 +12,7 @@ import pytest
 
 from bianque.cli.download import ProgressBar
 from bianque.cli.main import main
-from bianque.manager.progress import Progress
+from bianque.manager.download.progress import Progress
 from bianque.manager.registry import MINI_ASKER
 from tests.manager.hub_server import environment, running_hub, use_hub
 

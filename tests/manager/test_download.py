@@ -18,10 +18,10 @@ from types import SimpleNamespace
 import pytest
 
 from bianque.errors import SnapshotError
-from bianque.manager.hub import RetryPolicy, retrying
-from bianque.manager.hub_cache import RepoCache
-from bianque.manager.snapshot import resolve_snapshot, snapshot_on_disk
-from bianque.manager.transfer import write_all
+from bianque.manager.download.hub import RetryPolicy, retrying
+from bianque.manager.download.hub_cache import RepoCache
+from bianque.manager.download.snapshot import resolve_snapshot, snapshot_on_disk
+from bianque.manager.download.transfer import write_all
 from bianque.settings import ModelSource
 from tests.manager.hub_server import digest_of, environment, running_hub, use_hub
 
@@ -30,7 +30,7 @@ REPO = "owner/model"
 WEIGHTS = "model.safetensors"  # in LFS, so each attempt is two requests: a redirect and the body
 SIZE = 600_000
 CONFIG = b'{"model_type": "t5"}'
-SCRIPT = "from bianque.manager.snapshot import *; print(resolve_snapshot(ModelSource('owner/model')))"
+SCRIPT = "from bianque.manager.download.snapshot import *; print(resolve_snapshot(ModelSource('owner/model')))"
 FAST = RetryPolicy(tries=4, first_wait_seconds=0.001)
 
 
@@ -213,7 +213,7 @@ def test_a_process_ends_without_waiting_for_its_download(hub, cache):
     fault = hub.fail(WEIGHTS, hold_after=300_000, times=2)
     script = (
         "import sys, threading\n"
-        "from bianque.manager.snapshot import *\n"
+        "from bianque.manager.download.snapshot import *\n"
         "threading.Thread(target=resolve_snapshot, args=[ModelSource('owner/model')], daemon=True).start()\n"
         "sys.stdin.read()"
     )
@@ -475,7 +475,7 @@ def test_a_wait_for_a_busy_server_can_be_cancelled(hub):
 
 
 def test_the_log_tells_the_progress_now_and_then(hub, caplog, monkeypatch):
-    monkeypatch.setattr("bianque.manager.download.LOG_SECONDS", 0.0)
+    monkeypatch.setattr("bianque.manager.download.commit.LOG_SECONDS", 0.0)
     with caplog.at_level("INFO", "bianque"):
         fetch()
     lines = [record.getMessage() for record in caplog.records]
@@ -686,7 +686,7 @@ def xet(hub, tmp_path, monkeypatch):
     with hf_xet.XetSession().new_upload_commit(endpoint=store) as commit:
         upload = commit.start_upload_file(str(weights))
     hub.xet = (store, {WEIGHTS: upload.result().xet_info.hash})
-    monkeypatch.setattr("bianque.manager.transfer.HUB", hub.endpoint)
+    monkeypatch.setattr("bianque.manager.download.transfer.HUB", hub.endpoint)
     return hub
 
 
@@ -714,6 +714,6 @@ def test_xet_can_be_switched_off(xet, monkeypatch):
 
 
 def test_a_mirror_is_not_bypassed_by_xet(xet, monkeypatch):
-    monkeypatch.setattr("bianque.manager.transfer.HUB", "https://huggingface.co")
+    monkeypatch.setattr("bianque.manager.download.transfer.HUB", "https://huggingface.co")
     assert stored(fetch()) == model_files()
     assert num_asked(xet, "xet-read-token") == 0

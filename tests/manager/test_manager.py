@@ -10,10 +10,10 @@ import torch  # noqa: F401 - the manager imports it in its thread, which takes l
 from bianque.engine.engine import EngineStatus
 from bianque.errors import ModelUnavailableError, QueueFullError, SettingsError, SnapshotError
 from bianque.manager import residents
+from bianque.manager.download.progress import Progress
 from bianque.manager.loader import LoadedModel
 from bianque.manager.manager import ModelManager
 from bianque.manager.memory import Machine
-from bianque.manager.progress import Progress
 from bianque.manager.registry import Job
 from bianque.settings import ModelSource, Settings
 

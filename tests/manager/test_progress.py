@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bianque.manager.integrity import RemoteFile
-from bianque.manager.progress import Progress, ProgressTracker, describe, format_bytes, format_seconds
+from bianque.manager.download.integrity import RemoteFile
+from bianque.manager.download.progress import Progress, ProgressTracker, describe, format_bytes, format_seconds
 
 SMALL = RemoteFile("config.json", 100, "a" * 40)
 LARGE = RemoteFile("model.safetensors", 9_900, "b" * 64)

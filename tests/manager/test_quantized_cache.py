@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from bianque.manager import quantized_cache
 from bianque.manager.loader import choose_cache_folder
-from bianque.manager.quantized_cache import QuantizedCache, checksum, is_hub_snapshot
-from bianque.manager.weights import load_weights
+from bianque.manager.weights import quantized_cache
+from bianque.manager.weights.load import load_weights
+from bianque.manager.weights.quantized_cache import QuantizedCache, checksum, is_hub_snapshot
 from bianque.settings import Settings
 from scripts.make_checkpoint import make_checkpoint
 from tests.manager.test_weights import FAMILIES, logits, same_state

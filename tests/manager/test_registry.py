@@ -48,7 +48,7 @@ def test_parameters_of_the_minis_are_those_of_their_files(spec):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_a_loaded_model_takes_what_was_counted(precision):
-    from bianque.manager.weights import load_weights
+    from bianque.manager.weights.load import load_weights
 
     folder = Path(MINI_ADVISER.location)
     model = load_weights(folder, "chatglm", device="cpu", precision=precision)

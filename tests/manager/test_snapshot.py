@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bianque.errors import SnapshotError
-from bianque.manager.snapshot import check_snapshot, resolve_snapshot, snapshot_on_disk
+from bianque.manager.download.snapshot import check_snapshot, resolve_snapshot, snapshot_on_disk
 from bianque.settings import ModelSource
 
 

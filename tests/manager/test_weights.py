@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import T5ForConditionalGeneration
 
 from bianque.errors import SnapshotError
-from bianque.manager.weights import load_weights
+from bianque.manager.weights.load import load_weights
 from bianque.models.chatglm import ChatGLMForConditionalGeneration
 from bianque.quantization.linear import QuantizedLinear
 from bianque.quantization.scheme import dequantize, quantize

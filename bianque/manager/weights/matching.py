@@ -15,7 +15,7 @@ from torch import nn
 
 from bianque.errors import SnapshotError
 from bianque.manager.registry import Family
-from bianque.manager.shards import StoredTensor, open_shard
+from bianque.manager.weights.shards import StoredTensor, open_shard
 from bianque.quantization.embedding import StoredEmbedding
 from bianque.quantization.half import HalfLinear
 from bianque.quantization.linear import QuantizedLinear

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bianque.manager.integrity import RemoteFile
+from bianque.manager.download.integrity import RemoteFile
 
 WINDOW_SECONDS = 10.0
 """The rate is the mean over this time: long enough to be calm, short enough to show a stall."""

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from bianque.errors import SnapshotError
-from bianque.manager.matching import SCALE_SUFFIX, is_quantized
-from bianque.manager.quantized_cache import KeptTensor
 from bianque.manager.registry import Precision
-from bianque.manager.shards import Shard, StoredTensor, open_shard
+from bianque.manager.weights.matching import SCALE_SUFFIX, is_quantized
+from bianque.manager.weights.quantized_cache import KeptTensor
+from bianque.manager.weights.shards import Shard, StoredTensor, open_shard
 from bianque.quantization.embedding import StoredEmbedding
 from bianque.quantization.half import HalfLinear
 from bianque.quantization.linear import QuantizedLinear

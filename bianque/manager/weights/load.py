@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bianque.errors import SnapshotError
-from bianque.manager.filling import BITS, ModelFiller, Placement, kept_tensors
-from bianque.manager.matching import CHATGLM_EMBEDDING, T5_EMBEDDINGS, match_tensors
-from bianque.manager.quantized_cache import QuantizedCache
+from bianque.manager.download.snapshot import read_json
 from bianque.manager.registry import Family, Precision
-from bianque.manager.shards import StoredTensor, describe_shards, find_shards, open_shard
-from bianque.manager.snapshot import read_json
+from bianque.manager.weights.filling import BITS, ModelFiller, Placement, kept_tensors
+from bianque.manager.weights.matching import CHATGLM_EMBEDDING, T5_EMBEDDINGS, match_tensors
+from bianque.manager.weights.quantized_cache import QuantizedCache
+from bianque.manager.weights.shards import StoredTensor, describe_shards, find_shards, open_shard
 from bianque.quantization.embedding import StoredEmbedding
 from bianque.quantization.half import replace_head
 from bianque.quantization.linear import replace_linears, selects_linear

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from bianque.errors import SnapshotError
-from bianque.manager.hub_cache import COMMIT, DEFAULT_REVISION
-from bianque.manager.integrity import DIGEST, RemoteFile
+from bianque.manager.download.hub_cache import COMMIT, DEFAULT_REVISION
+from bianque.manager.download.integrity import DIGEST, RemoteFile
 from bianque.settings import ModelSource
 
 logger = logging.getLogger(__name__)

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from bianque.errors import SnapshotError
-from bianque.manager.download import fetch_commit, has_size
-from bianque.manager.hub import RetryPolicy, explain, list_files, reason_of, retrying, select_files
-from bianque.manager.hub_cache import COMMIT, RepoCache
-from bianque.manager.integrity import RemoteFile
-from bianque.manager.progress import Progress
+from bianque.manager.download.commit import fetch_commit, has_size
+from bianque.manager.download.hub import RetryPolicy, explain, list_files, reason_of, retrying, select_files
+from bianque.manager.download.hub_cache import COMMIT, RepoCache
+from bianque.manager.download.integrity import RemoteFile
+from bianque.manager.download.progress import Progress
+from bianque.manager.download.transfer import Stopped
 from bianque.manager.registry import Family
-from bianque.manager.transfer import Stopped
 from bianque.settings import ModelSource
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bianque.errors import SnapshotError
-from bianque.manager.snapshot import read_json
+from bianque.manager.download.snapshot import read_json
 
 if TYPE_CHECKING:
     import torch

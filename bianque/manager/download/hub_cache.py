@@ -19,7 +19,7 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from bianque.manager.integrity import DIGEST, Record, RemoteFile
+from bianque.manager.download.integrity import DIGEST, Record, RemoteFile
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_REVISION = "main"

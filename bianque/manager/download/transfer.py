@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bianque.errors import SnapshotError
-from bianque.manager.hub import RetryPolicy, is_transient, pause, reason_of
-from bianque.manager.hub_cache import RepoCache
-from bianque.manager.integrity import READ_BYTES, RemoteFile, is_whole, new_hasher
-from bianque.manager.progress import ProgressTracker
+from bianque.manager.download.hub import RetryPolicy, is_transient, pause, reason_of
+from bianque.manager.download.hub_cache import RepoCache
+from bianque.manager.download.integrity import READ_BYTES, RemoteFile, is_whole, new_hasher
+from bianque.manager.download.progress import ProgressTracker
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from pathlib import Path
 
 from bianque.errors import SnapshotError
-from bianque.manager.hub import RetryPolicy
-from bianque.manager.hub_cache import RepoCache
-from bianque.manager.integrity import RemoteFile
-from bianque.manager.progress import Progress, ProgressTracker, describe, format_bytes
-from bianque.manager.transfer import Stopped, Transfer
+from bianque.manager.download.hub import RetryPolicy
+from bianque.manager.download.hub_cache import RepoCache
+from bianque.manager.download.integrity import RemoteFile
+from bianque.manager.download.progress import Progress, ProgressTracker, describe, format_bytes
+from bianque.manager.download.transfer import Stopped, Transfer
 
 logger = logging.getLogger(__name__)
 
