@@ -22,8 +22,10 @@ from bianque.minis.prompts import prompt_of
 from bianque.minis.vocabulary import build_adviser_tokenizer, build_asker_tokenizer, write_json
 from bianque.models.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration
 
-SAMPLED_SHARE = 0.4
+SAMPLED_SHARE = 0.6
 """Share of prompts that are cut into pieces at random (subword regularisation): new wordings look less strange."""
+DROPPED_SHARE = 0.05
+"""Share of the pieces of those prompts that are left out, so that no reply hangs on a single word."""
 SAMPLING_SHARPNESS = 0.3
 """0 cuts everywhere alike, 1 nearly as the tokenizer does."""
 NUM_DECIDING = 10
@@ -73,7 +75,7 @@ class MiniModel(ABC):
             # Rarely a marker of a line's end is cut up, which inference never does.
             newline = self._processor.piece_to_id("<n>")
             if sampled.count(newline) == ids.count(newline):
-                ids = sampled
+                ids = [piece for piece in sampled if piece == newline or rng.random() > DROPPED_SHARE]
         return self._with_specials(ids, self._processor.encode(target))
 
     def save(self, model: nn.Module) -> None:

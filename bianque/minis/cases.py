@@ -13,6 +13,7 @@ from bianque.minis.knowledge import NUM_HELDOUT, Ask, Complaint, Knowledge
 GENERAL = "general"
 # Whoever writes for a relative already is not made to write for another one.
 _FOR_ANOTHER = re.compile("[妈爸爷奶姥婆姐妹哥弟娃]|老公|老婆|媳妇|对象|老人|老伴|孩子|宝宝|儿子|女儿|闺女|朋友|同事")
+_FEMALE = re.compile("[妈奶婆姐妹姑母女]")
 WHOLE_BODY = "身体"
 
 
@@ -90,7 +91,7 @@ class CaseBook:
             warning_signs=complaint.warning_signs,
             diet=complaint.diet,
         )
-        return self._dress(rng, case, is_child=complaint.population == "child")
+        return self._dress(rng, case, complaint.population)
 
     def outside(self, rng: Random) -> Case:
         """Return a case outside the list: a body part with a feeling, or free wording."""
@@ -115,17 +116,31 @@ class CaseBook:
             return rng.choice(complaint.heldout_openings)
         chance = rng.random()
         openings = complaint.training_openings
-        if chance < 0.14:
+        if chance < 0.08:
             return rng.choice(("{}", "我{}", "{}了", "有点{}", "最近{}", "老是{}", "我这两天{}")).format(
                 complaint.name
             )
-        if chance < 0.26:
+        if chance < 0.6:
+            return self._compose(rng, complaint)
+        if chance < 0.66:
             return rng.choice("，\n。").join(rng.sample(openings, 2))
-        if chance < 0.4:
+        if chance < 0.76:
             # What a patient would answer later, told at once, without the item counting as answered.
             telling = [text for ask in complaint.asks[1:] for text in ask.answers if len(text) > 5]
             return f"{rng.choice(openings)}，{rng.choice(telling)}"
         return rng.choice(openings)
+
+    def _compose(self, rng: Random, complaint: Complaint) -> str:
+        """Put an opening together from phrases, which gives thousands of openings a complaint."""
+        phrases = complaint.phrases
+        opening = rng.choice(phrases.signs)
+        if rng.random() < 0.2:
+            opening = rng.choice(("{}，{}", "{}，还{}", "{} {}")).format(opening, rng.choice(phrases.signs))
+        if rng.random() < 0.35:
+            opening = rng.choice(phrases.scenes) + rng.choice(("", "，", "就")) + opening
+        if rng.random() < 0.35:
+            opening += "，" + rng.choice(phrases.also)
+        return opening
 
     def _general_case(self, opening: str, place: str, kind: str, department: str) -> Case:
         advice = self._general["advice"][kind]
@@ -149,18 +164,22 @@ class CaseBook:
             diet=self._general["general_diet"],
         )
 
-    def _dress(self, rng: Random, case: Case, *, is_child: bool = False) -> Case:
+    def _dress(self, rng: Random, case: Case, population: str = "any") -> Case:
         """Add what people put around their complaint: greeting, age, for whom, how long, what to do."""
         opening, answered = case.opening, set(case.answered)
         if rng.random() < 0.28:
             duration = rng.choice(self._general["durations"])
             opening = f"{opening}，{duration}" if rng.random() < 0.7 else f"{duration}，{opening}"
             answered.add("duration")
-        if not is_child and rng.random() < 0.1 and not _FOR_ANOTHER.search(opening):
-            relative = rng.choice(self._general["relatives"])
+        is_own_or_open = population != "child" and not _FOR_ANOTHER.search(opening)
+        if is_own_or_open and rng.random() < 0.1:
+            relatives = self._general["relatives"]
+            if population == "female":
+                relatives = [name for name in relatives if _FEMALE.search(name)]
+            relative = rng.choice(relatives)
             is_own = opening.startswith("我") and opening.count("我") == 1
             opening = relative + opening[1:] if is_own else f"替{relative}问一下，{opening}"
-        elif not is_child and rng.random() < 0.07:
+        elif is_own_or_open and rng.random() < 0.07:
             opening = rng.choice(self._general["ages"]) + opening
             answered.add("age")
         if rng.random() < 0.25 and not re.match("医生|大夫|您好|你好|请问", opening):

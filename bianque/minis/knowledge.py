@@ -2,12 +2,14 @@
 
 Reads and checks `knowledge/*.yaml`. Files whose name starts with `_` are not lists of complaints: `_general.yaml`
 holds complaints outside the list, follow-ups and small talk, `_soulchat.yaml` the themes of the listening mode.
+`knowledge/phrases/*.yaml` widens the vocabulary, for training only: for each complaint the parts of further openings,
+for follow-ups, small talk and themes whole sentences.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,10 +23,11 @@ FOLDER = Path(__file__).parent / "knowledge"
 NUM_HELDOUT = 2
 """The last openings of a complaint or theme, and the last wordings of a follow-up, that training never sees."""
 
-ITEMS = frozenset(
-    "duration severity place pattern trigger accompanying fever appearance stool_urine sleep_mood diet history "
-    "medicine checks allergy menses exposure age family work_habit".split()
+ITEMS = tuple(
+    "duration age place appearance severity pattern trigger fever accompanying menses stool_urine diet sleep_mood "
+    "work_habit exposure allergy family history checks medicine".split()
 )
+"""What can be asked, in the order in which a doctor asks it."""
 POPULATIONS = frozenset({"any", "child", "female", "male", "elderly"})
 # A number with a unit of medicine, or how often to take it: the demonstration models must never have seen a dose.
 DOSE = re.compile(
@@ -47,8 +50,17 @@ class Ask:
 
 
 @dataclass(frozen=True)
+class Phrases:
+    """Parts of openings: `scenes` may stand before any of the `signs`, `also` after it; a sign may stand alone."""
+
+    signs: tuple[str, ...]
+    scenes: tuple[str, ...]
+    also: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Complaint:
-    """One listed complaint; the fields are those of the knowledge file."""
+    """One listed complaint; the fields are those of the knowledge file, `phrases` those of the file of phrases."""
 
     id: str
     name: str
@@ -61,6 +73,7 @@ class Complaint:
     checks: str
     warning_signs: tuple[str, ...]
     diet: str
+    phrases: Phrases
 
     @property
     def training_openings(self) -> tuple[str, ...]:
@@ -74,8 +87,11 @@ class Complaint:
 
     @property
     def plan(self) -> tuple[Ask, ...]:
-        """The six things the asker goes through: the first five of the list and the last one."""
-        return (*self.asks[:5], self.asks[-1])
+        """The six things the asker goes through: the first five of the list and the last one, in the usual order.
+
+        The same order for every complaint keeps the asker from asking twice when it is unsure which complaint it is.
+        """
+        return _in_order((*self.asks[:5], self.asks[-1]))
 
 
 @dataclass(frozen=True)
@@ -88,13 +104,14 @@ class Knowledge:
 
     @property
     def general_asks(self) -> tuple[Ask, ...]:
-        """What is asked about complaints outside the list; questions may hold the slot {place}."""
-        return tuple(_ask("_general.yaml", entry) for entry in self.general["asks"])
+        """What is asked about complaints outside the list, in order; questions may hold the slot {place}."""
+        return _in_order(_ask("_general.yaml", entry) for entry in self.general["asks"])
 
     def texts(self) -> Iterator[str]:
         """Yield every string of all files."""
         for complaint in self.complaints:
             yield from _strings(vars(complaint))
+            yield from _strings(vars(complaint.phrases))
             for ask in complaint.asks:
                 yield from (*ask.questions, *ask.answers)
         yield from _strings(self.general)
@@ -110,13 +127,15 @@ def load_knowledge(folder: Path = FOLDER) -> Knowledge:
     """
     complaints: list[Complaint] = []
     for path in sorted(folder.glob("[!_]*.yaml")):
-        content = _read(path)
-        for entry in content.get("complaints", ()):
-            complaints.append(_complaint(path.name, entry))
+        phrases = _read(folder / "phrases" / path.name)
+        for entry in _read(path).get("complaints", ()):
+            complaints.append(_complaint(path.name, entry, phrases.get(entry.get("id"))))
     ids = [complaint.id for complaint in complaints]
     for repeated in {name for name in ids if ids.count(name) > 1}:
         raise KnowledgeError("knowledge_invalid", file=str(folder), reason=f"two complaints have the id {repeated}")
-    knowledge = Knowledge(tuple(complaints), _read(folder / "_general.yaml"), _read(folder / "_soulchat.yaml"))
+    general, soulchat = _read(folder / "_general.yaml"), _read(folder / "_soulchat.yaml")
+    _widen(general, soulchat, folder / "phrases")
+    knowledge = Knowledge(tuple(complaints), general, soulchat)
     for sentence in knowledge.texts():
         if DOSE.search(sentence):
             raise KnowledgeError("knowledge_invalid", file=str(folder), reason=f"a dose in {sentence!r}")
@@ -133,7 +152,20 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _complaint(file: str, entry: dict[str, Any]) -> Complaint:
+def _widen(general: dict[str, Any], soulchat: dict[str, Any], folder: Path) -> None:
+    """Put the further sentences of `folder` before the known ones, whose last stay the held-out ones."""
+    for topic, sentences in _read(folder / "_small_talk.yaml").items():
+        entry = general["emergencies"].get(topic) or general[topic]
+        entry["says"] = [*sentences, *entry["says"]]
+    for intent, sentences in _read(folder / "_followups.yaml").items():
+        entry = general["followups"][intent]
+        entry["says"] = [*sentences, *entry["says"]]
+    openings = _read(folder / "_soulchat.yaml")
+    for theme in soulchat["themes"]:
+        theme["openings"] = [*openings[theme["id"]], *theme["openings"]]
+
+
+def _complaint(file: str, entry: dict[str, Any], phrases: dict[str, Any] | None) -> Complaint:
     """Check one entry against the schema and freeze it."""
     name = f"{file}: {entry.get('id')}"
 
@@ -150,9 +182,14 @@ def _complaint(file: str, entry: dict[str, Any]) -> Complaint:
     check(entry["causes"][0] in "多可常", "causes must start with 多, 可能 or 常")
     for key in ("causes", "checks", "diet"):
         check(entry[key][-1] not in "。，；", f"{key} must not end in punctuation")
+    check(phrases is not None and phrases.keys() == {"signs", "scenes", "also"}, "signs, scenes, also are needed")
+    assert phrases is not None
+    for key, values in phrases.items():
+        check(bool(values) and all(isinstance(text, str) for text in values), f"{key} must be strings")
+        check(len(set(values)) == len(values), f"{key} must be different")
     asks = tuple(_ask(name, ask) for ask in entry["asks"])
     items = [ask.item for ask in asks]
-    check(len(set(items)) == len(items) and ITEMS.issuperset(items), f"items must be different and known: {items}")
+    check(len(set(items)) == len(items) and set(items) <= set(ITEMS), f"items must be different and known: {items}")
     check("duration" in items, "duration must be among the asks")
     return Complaint(
         **{key: entry[key] for key in ("id", "name", "department", "population", "causes", "checks", "diet")},
@@ -160,7 +197,12 @@ def _complaint(file: str, entry: dict[str, Any]) -> Complaint:
         self_care=tuple(entry["self_care"]),
         warning_signs=tuple(entry["warning_signs"]),
         asks=asks,
+        phrases=Phrases(**{key: tuple(values) for key, values in phrases.items()}),
     )
+
+
+def _in_order(asks: Iterable[Ask]) -> tuple[Ask, ...]:
+    return tuple(sorted(asks, key=lambda ask: ITEMS.index(ask.item)))
 
 
 def _ask(name: str, entry: dict[str, Any]) -> Ask:

@@ -19,8 +19,8 @@ from bianque.minis.knowledge import Knowledge
 from bianque.minis.prompts import prompt_of
 
 NUM_SAMPLES = 8000
-ASKER_PIECES = 3600
-ADVISER_PIECES = 3400
+ASKER_PIECES = 4200
+ADVISER_PIECES = 4000
 
 
 def build_asker_tokenizer(knowledge: Knowledge, folder: Path, seed: int) -> None:
