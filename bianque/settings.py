@@ -16,6 +16,7 @@ from bianque.errors import SettingsError
 ModelChoice = Literal["auto", "demo", "real"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16", "int8", "int4"]
 CacheChoice = Literal["auto", "on", "off"]
+CudaBackendChoice = Literal["auto", "triton", "cpm", "torch"]
 
 _ORIGIN = re.compile(r"(?:https?://)?(?:\*\.)?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::\d{1,5})?")
 
@@ -43,6 +44,10 @@ class Settings:
         precision: of the weights; `auto` takes the best that fits the device's memory.
         quantized_cache: whether int8 and int4 weights are kept on disk for the next start: `on`, `off`, or `auto` for
             snapshots from the Hub only.
+        cuda_backend: what computes products with int8 and int4 weights on a CUDA device; `auto` tries all and keeps
+            the fastest.
+        may_switch_models: whether visitors may put another model or precision in the place of the one that serves;
+            off by default, because everybody is served by the same models.
         memory_gb: most that weights and KV caches may take of the device, in GB (10^9 bytes); 0 for all that is free.
         num_slots: sequences that each engine runs at once, at least 1; fewer where memory is short.
         max_waiting: requests that may wait for a slot of one engine, at least 0.
@@ -66,6 +71,8 @@ class Settings:
     device: str = "auto"
     precision: PrecisionChoice = "auto"
     quantized_cache: CacheChoice = "auto"
+    cuda_backend: CudaBackendChoice = "auto"
+    may_switch_models: bool = False
     memory_gb: int = 0
     num_slots: int = 4
     max_waiting: int = 32
@@ -101,6 +108,8 @@ class Settings:
             device=read.device("BIANQUE_DEVICE", "auto"),
             precision=read.choice("BIANQUE_PRECISION", get_args(PrecisionChoice), "auto"),
             quantized_cache=read.choice("BIANQUE_QUANTIZED_CACHE", get_args(CacheChoice), "auto"),
+            cuda_backend=read.choice("BIANQUE_CUDA_BACKEND", get_args(CudaBackendChoice), "auto"),
+            may_switch_models=read.choice("BIANQUE_MODEL_SWITCH", ("0", "1"), "0") == "1",
             memory_gb=read.integer("BIANQUE_MEMORY_GB", 0, 0, 4096),
             num_slots=read.integer("BIANQUE_NUM_SLOTS", 4, 1, 64),
             max_waiting=read.integer("BIANQUE_MAX_WAITING", 32, 0, 1000),

@@ -37,6 +37,8 @@ def test_empty_variables_count_as_unset():
         ("BIANQUE_MODELS", "best"),
         ("BIANQUE_PRECISION", "int2"),
         ("BIANQUE_MEMORY_GB", "12GB"),
+        ("BIANQUE_CUDA_BACKEND", "cutlass"),
+        ("BIANQUE_MODEL_SWITCH", "yes"),
         ("BIANQUE_DEVICE", "cuda:x"),
         ("BIANQUE_DEVICE", "tpu"),
         ("BIANQUE_NUM_SLOTS", "0"),
@@ -66,3 +68,9 @@ def test_precision_memory_and_zero_gpu():
     settings = Settings.from_environment({"BIANQUE_PRECISION": "int8", "BIANQUE_MEMORY_GB": "12"})
     assert (settings.precision, settings.memory_gb, settings.is_zero_gpu) == ("int8", 12, False)
     assert Settings.from_environment({"SPACES_ZERO_GPU": "true"}).is_zero_gpu
+
+
+def test_the_backend_and_the_leave_to_switch():
+    settings = Settings.from_environment({"BIANQUE_CUDA_BACKEND": "cpm", "BIANQUE_MODEL_SWITCH": "1"})
+    assert (settings.cuda_backend, settings.may_switch_models) == ("cpm", True)
+    assert not Settings.from_environment({"BIANQUE_MODEL_SWITCH": "0"}).may_switch_models

@@ -96,7 +96,8 @@ def load_model(
     Args:
         folder: the snapshot.
         spec: what it is.
-        settings: the device, the precision (`auto` is fp32 on a CPU and fp16 elsewhere), slots and the cache.
+        settings: the device, the precision (`auto` is fp32 on a CPU and fp16 elsewhere), slots, the cache and, on a
+            CUDA device, what multiplies by quantized weights.
         has_cuda: whether there is a CUDA device.
         report: called with bytes of weights read and bytes in all.
         engine_of: `engines.make_engine` or a stand-in with its signature.
@@ -110,6 +111,10 @@ def load_model(
     started = time.monotonic()
     device = choose_device(settings.device, has_cuda=has_cuda)
     precision = choose_precision(settings.precision, device)
+    if device.startswith("cuda"):
+        from bianque.quantization import cuda
+
+        cuda.prefer(settings.cuda_backend)
     check_snapshot(folder, spec.family)
     encode, decode = _load_tokenizer(folder, spec.family)
     model = load_weights(

@@ -85,7 +85,7 @@ def linear(
 def prefer(choice: BackendChoice) -> None:
     """Use one backend wherever it can compute the product, or let the fastest be found (`auto`, the default).
 
-    For the whole process, from the next product on.
+    For the whole process, from the next product on; the choice in force changes nothing, and finds nothing anew.
     """
     _chooser.prefer(choice)
 
@@ -125,8 +125,9 @@ class _Chooser:
 
     def prefer(self, choice: BackendChoice) -> None:
         with self._lock:
-            self._preferred = choice
-            self._chosen.clear()
+            if choice != self._preferred:
+                self._preferred = choice
+                self._chosen.clear()
 
     def choose(self, rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bits: Bits) -> Backend:
         batch, in_features = rows.shape

@@ -14,6 +14,7 @@ from bianque.engine.sampling import SamplingParams
 from bianque.errors import SettingsError, SnapshotError
 from bianque.manager.loader import choose_device, choose_precision, load_model
 from bianque.manager.registry import MINI_ASKER
+from bianque.quantization import cuda
 from bianque.settings import Settings
 
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "t5"
@@ -150,6 +151,15 @@ def test_a_gpu_that_is_not_there_is_refused():
     with pytest.raises(SettingsError) as caught:
         choose_device("cuda:1", has_cuda=False)
     assert "cuda:1" in str(caught.value)
+
+
+def test_the_backend_asked_for_is_set_before_anything_is_multiplied_on_a_gpu(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cuda, "prefer", asked.append)
+    for device, has_cuda in (("cuda:0", True), ("cpu", True)):
+        with pytest.raises(SnapshotError):  # nothing is there to load
+            load_model(tmp_path, MINI_ASKER, Settings(device=device, cuda_backend="triton"), has_cuda=has_cuda)
+    assert asked == ["triton"]
 
 
 def test_device_and_precision_choices():

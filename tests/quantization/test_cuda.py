@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from bianque.quantization import cpm_backend, cuda
 from bianque.quantization.scheme import dequantize, quantize
+from bianque.settings import CudaBackendChoice
 
 
 @pytest.fixture
@@ -116,6 +118,18 @@ def test_a_preferred_backend_is_used_where_it_can_be(layer, backends, caplog):
     cuda.prefer("auto")
     assert run(layer, backends, 1) == "triton"
     assert "int8 products of up to 1 float32 rows, 64 to 24, on cpu: computed by cpm" in caplog.text
+
+
+def test_the_choice_in_force_leaves_what_has_been_found(layer, backends):
+    assert run(layer, backends, 1) == "triton"
+    backends.calls.clear()
+    cuda.prefer("auto")
+    assert run(layer, backends, 1) == "triton"
+    assert backends.calls == ["triton"]  # without a second trial
+
+
+def test_settings_offer_what_there_is():
+    assert get_args(CudaBackendChoice) == get_args(cuda.BackendChoice)
 
 
 def test_nothing_is_tried_while_a_graph_is_captured(layer, backends, monkeypatch):
