@@ -11,6 +11,7 @@ Dimension letters: n rows, N slots, H heads, S places, D head size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -20,7 +21,10 @@ from bianque.engine.kv_cache import SlotCache
 
 
 class Attention(Protocol):
-    """Attention of one new token for each row."""
+    """Attention of one new token for each row to its slot.
+
+    T5's decoder has its own protocols for the same and for attention to the prompt: `bianque.models.t5_decoder`.
+    """
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Store key and value and attend to all tokens of the row, the new one included.
@@ -34,10 +38,6 @@ class Attention(Protocol):
         Returns:
             (n, 1, H · D).
         """
-        ...
-
-    def attend_stored(self, layer: int, query: torch.Tensor) -> torch.Tensor:
-        """Attend to what the slots hold without adding to it: (n, H, 1, D) -> (n, 1, H · D)."""
         ...
 
 
@@ -75,7 +75,7 @@ class RowAttention:
         return self._attend(keys, values, query, num_new=1)
 
     def attend_stored(self, layer: int, query: torch.Tensor) -> torch.Tensor:
-        """See `Attention.attend_stored`."""
+        """Attend to what the slots hold without adding to it: (n, H, 1, D) -> (n, 1, H · D)."""
         return self._attend(self._cache.keys[layer], self._cache.values[layer], query, num_new=0)
 
     def _attend(self, keys: torch.Tensor, values: torch.Tensor, query: torch.Tensor, num_new: int) -> torch.Tensor:
@@ -117,10 +117,9 @@ class BatchAttention:
         self._lengths = lengths
         self._max_len = max_len
         self._scale = scale
+        self._bias = bias
         self._rows = torch.arange(len(lengths), device=lengths.device)
-        places = torch.arange(max_len, device=lengths.device)
-        self._with_new = _mask(places <= lengths[:, None], bias)
-        self._stored = _mask(places < lengths[:, None].clamp(min=1), bias)  # a free slot sees its first place, zeros
+        self._places = torch.arange(max_len, device=lengths.device)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """See `Attention.attend`."""
@@ -129,8 +128,18 @@ class BatchAttention:
         return self._attend(layer, query, self._with_new)
 
     def attend_stored(self, layer: int, query: torch.Tensor) -> torch.Tensor:
-        """See `Attention.attend_stored`."""
+        """Attend to what the slots hold without adding to it: (n, H, 1, D) -> (n, 1, H · D)."""
         return self._attend(layer, query, self._stored)
+
+    # Every layer takes the same mask, and an attention is used in one of the two ways only.
+    @cached_property
+    def _with_new(self) -> torch.Tensor:
+        return _mask(self._places <= self._lengths[:, None], self._bias)
+
+    @cached_property
+    def _stored(self) -> torch.Tensor:
+        # A free slot sees its first place, zeros.
+        return _mask(self._places < self._lengths[:, None].clamp(min=1), self._bias)
 
     def _attend(self, layer: int, query: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         num_rows = len(self._rows)

@@ -19,9 +19,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from bianque.engine.attention import Attention, BatchAttention, RowAttention
-from bianque.engine.cuda_graph import StepGraphs
 from bianque.engine.kv_cache import SlotCache, cache_shapes
-from bianque.engine.runner import Prefill, eos_token_ids
+from bianque.engine.runner import Prefill
+from bianque.engine.slot_runner import SlotRunner
 from bianque.models.chatglm import RESIDUAL_SCALE, ChatGLMBlock, apply_rotary, build_rotary_table
 from bianque.models.chatglm_positions import build_position_ids, build_prefix_mask
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bianque.models.chatglm import ChatGLMForConditionalGeneration
 
 
-class ChatGLMRunner:
+class ChatGLMRunner(SlotRunner):
     """See the module's docstring and `bianque.engine.runner.ModelRunner`."""
 
     is_encoder_decoder = False
@@ -51,28 +51,18 @@ class ChatGLMRunner:
             max_len: longest prompt and reply together, in tokens; None takes the model's.
             is_batched: attend to all rows in one call of fixed shape; None does so everywhere but on a CPU.
         """
-        # A norm has the dtype of activations whatever the precision of linear layers and embedding is.
-        norm = model.transformer.final_layernorm.weight
-        self._model = model
-        self._blocks = cast(list[ChatGLMBlock], list(model.transformer.layers))
-        self.device = norm.device
-        self._is_batched = self.device.type != "cpu" if is_batched is None else is_batched
-        self.vocab_size: int = model.config.vocab_size
-        self.eos_token_ids = eos_token_ids(model)
-        self.num_slots = num_slots
         limit: int = model.config.max_sequence_length
         limit = min(limit, max_len or limit)
+        shapes = cache_shapes(model.config.to_dict(), num_slots=num_slots, max_prompt_len=limit, max_new_tokens=limit)
+        super().__init__(model, model.transformer.final_layernorm.weight, shapes, is_batched=is_batched)
+        self._model = model
+        self._blocks = cast(list[ChatGLMBlock], list(model.transformer.layers))
         self.max_prompt_len: int | None = limit
-        (shape,) = cache_shapes(
-            model.config.to_dict(), num_slots=num_slots, max_prompt_len=limit, max_new_tokens=limit
-        )
-        self._cache = SlotCache(shape, dtype=norm.dtype, device=self.device, is_zeroed=self._is_batched)
-        self.kv_cache_bytes = self._cache.num_bytes
+        (self._cache,) = self._caches
         # Both rows of the position of the newest token; row 0 stays at the mask token, row 1 counts.
         self._positions = [(0, 0)] * num_slots
-        table = build_rotary_table(limit + 2, shape.head_size)
-        self._rotary_table = table.to(device=self.device, dtype=norm.dtype)
-        self._graphs = StepGraphs(self._batched_step, num_slots, limit) if self.device.type == "cuda" else None
+        table = build_rotary_table(limit + 2, shapes[0].head_size)
+        self._rotary_table = table.to(device=self.device, dtype=self._dtype)
 
     @torch.inference_mode()
     def prefill(self, slot: int, prompt_ids: Ids[int]) -> Prefill:
@@ -94,64 +84,28 @@ class ChatGLMRunner:
             yield
         return self._logits(hidden_states[:, -1:])[0]
 
-    @torch.inference_mode()
-    def decode(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
-        """See `ModelRunner.decode`."""
-        if self._is_batched:
-            logits = self._decode_batched(slots, token_ids)
-        else:
-            positions = [[self._positions[slot][0], self._positions[slot][1] + 1] for slot in slots]
-            logits = self._step(
-                torch.tensor(token_ids, device=self.device),
-                torch.tensor(positions, device=self.device),
-                RowAttention(self._cache, slots),
-            )
-        for slot in slots:
-            self._cache.lengths[slot] += 1
-            self._positions[slot] = (self._positions[slot][0], self._positions[slot][1] + 1)
-        return logits
-
-    def free(self, slot: int) -> None:
-        """See `ModelRunner.free`."""
-        self._cache.free(slot)
-
-    def trim(self) -> None:
-        """See `ModelRunner.trim`."""
-        if self._graphs is not None:
-            self._graphs.clear()
-
-    def reset(self) -> None:
-        """See `ModelRunner.reset`."""
-        for slot in range(self.num_slots):
-            self.free(slot)
-        self.trim()
-        torch.zeros(1, device=self.device).item()  # raises if the device is beyond use
-
     def context_ids(self, prompt_ids: Ids[int]) -> Ids[int]:
         """Return the prompt: to a decoder-only model it is text already written."""
         return prompt_ids
 
-    def _decode_batched(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
-        """Run the first slots up to the last one asked for; what the others compute is not looked at.
-
-        A slot that is not asked for writes behind its last token, where its own next token will overwrite it.
-        """
-        tokens = dict(zip(slots, token_ids, strict=True))
-        lengths = self._cache.lengths
-        inputs = torch.tensor(
-            [
-                [tokens.get(slot, 0), min(lengths[slot], self._cache.shape.max_len - 1), position[0], position[1] + 1]
-                for slot, position in enumerate(self._positions[: max(slots) + 1])
-            ]
+    def _step_of_rows(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
+        positions = [self._further_inputs(slot) for slot in slots]
+        return self._step(
+            torch.tensor(token_ids, device=self.device),
+            torch.tensor(positions, device=self.device),
+            RowAttention(self._cache, slots),
         )
-        longest = max(lengths[slot] for slot in range(max(slots) + 1)) + 1
-        if self._graphs is not None:
-            return self._graphs.run(inputs, longest)[list(slots)]
-        return self._batched_step(inputs.to(self.device), min(longest, self._cache.shape.max_len))[list(slots)]
 
     def _batched_step(self, inputs: torch.Tensor, max_len: int) -> torch.Tensor:
-        """Run one step of the first n slots: (n, 4) of token, length and both positions -> logits (n, V)."""
         return self._step(inputs[:, 0], inputs[:, 2:], BatchAttention(self._cache, inputs[:, 1], max_len))
+
+    def _further_inputs(self, slot: int) -> tuple[int, ...]:
+        """Return both rows of the next token's position."""
+        return (self._positions[slot][0], self._positions[slot][1] + 1)
+
+    def _advance(self, slot: int) -> None:
+        super()._advance(slot)
+        self._positions[slot] = (self._positions[slot][0], self._positions[slot][1] + 1)
 
     def _step(self, token_ids: torch.Tensor, positions: torch.Tensor, attention: Attention) -> torch.Tensor:
         """Run one token a row: ids (n,), positions (n, 2) -> logits (n, V)."""
@@ -183,10 +137,6 @@ class _PromptAttention:
         self._cache.write_prompt(layer, self._slot, key[0], value[0])
         attended = scaled_dot_product_attention(query, key, value, attn_mask=self._visible)
         return attended.transpose(1, 2).flatten(2)
-
-    def attend_stored(self, layer: int, query: torch.Tensor) -> torch.Tensor:
-        """ChatGLM has no attention to another sequence."""
-        raise NotImplementedError
 
 
 def _run_block(

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from bianque.engine.attention import BatchAttention, RowAttention
-from bianque.engine.cuda_graph import StepGraphs
-from bianque.engine.kv_cache import SlotCache, cache_shapes
-from bianque.engine.runner import Prefill, eos_token_ids
+from bianque.engine.kv_cache import cache_shapes
+from bianque.engine.runner import Prefill
+from bianque.engine.slot_runner import SlotRunner
 from bianque.models import t5_decoder
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
 
-class T5Runner:
+class T5Runner(SlotRunner):
     """See the module's docstring and `bianque.engine.runner.ModelRunner`."""
 
     is_encoder_decoder = True
@@ -46,34 +46,20 @@ class T5Runner:
             max_new_tokens: longest reply in tokens.
             is_batched: attend to all rows in one call of fixed shape; None does so everywhere but on a CPU.
         """
-        # A norm has the dtype of activations whatever the precision of linear layers and embedding is.
+        shapes = cache_shapes(
+            model.config.to_dict(), num_slots=num_slots, max_prompt_len=max_prompt_len, max_new_tokens=max_new_tokens
+        )
         norm = cast(torch.Tensor, model.decoder.final_layer_norm.weight)
+        super().__init__(model, norm, shapes, is_batched=is_batched)
         self._model = model
-        self.device = norm.device
-        self._is_batched = self.device.type != "cpu" if is_batched is None else is_batched
-        self.vocab_size: int = model.config.vocab_size
-        self.eos_token_ids = eos_token_ids(model)
-        self.num_slots = num_slots
         self.max_prompt_len: int | None = max_prompt_len
         self.max_new_tokens: int | None = max_new_tokens
         # T5 starts with the padding token, 0; a configuration may leave it unsaid.
         self._start_token_id: int = getattr(model.config, "decoder_start_token_id", None) or 0
-        self._reply, self._prompt = (
-            SlotCache(shape, dtype=norm.dtype, device=self.device, is_zeroed=self._is_batched)
-            for shape in cache_shapes(
-                model.config.to_dict(),
-                num_slots=num_slots,
-                max_prompt_len=max_prompt_len,
-                max_new_tokens=max_new_tokens,
-            )
-        )
-        self.kv_cache_bytes = self._reply.num_bytes + self._prompt.num_bytes
+        self._reply, self._prompt = self._caches
         with torch.inference_mode():
             # (H, S), the farthest first: a row of S' tokens takes the last S'.
-            self._bias = t5_decoder.bias_by_distance(model, max_new_tokens).flip(-1).to(norm.dtype)
-        self._graphs = (
-            StepGraphs(self._batched_step, num_slots, max_new_tokens) if self.device.type == "cuda" else None
-        )
+            self._bias = t5_decoder.bias_by_distance(model, max_new_tokens).flip(-1).to(self._dtype)
 
     @torch.inference_mode()
     def prefill(self, slot: int, prompt_ids: Ids[int]) -> Prefill:
@@ -88,65 +74,25 @@ class T5Runner:
             yield
         return self.decode([slot], [self._start_token_id])[0]
 
-    @torch.inference_mode()
-    def decode(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
-        """See `ModelRunner.decode`."""
-        if self._is_batched:
-            logits = self._decode_batched(slots, token_ids)
-        else:
-            num_distances = self._bias.shape[1]
-            biases = [self._bias[:, None, num_distances - 1 - self._reply.lengths[slot] :] for slot in slots]
-            logits = t5_decoder.decode(
-                self._model,
-                torch.tensor(token_ids, device=self.device),
-                RowAttention(self._reply, slots, scale=1.0, biases=biases),
-                RowAttention(self._prompt, slots, scale=1.0),
-            )
-        for slot in slots:
-            self._reply.lengths[slot] += 1
-        return logits
-
-    def free(self, slot: int) -> None:
-        """See `ModelRunner.free`."""
-        self._reply.free(slot)
-        self._prompt.free(slot)
-
-    def trim(self) -> None:
-        """See `ModelRunner.trim`."""
-        if self._graphs is not None:
-            self._graphs.clear()
-
-    def reset(self) -> None:
-        """See `ModelRunner.reset`."""
-        for slot in range(self.num_slots):
-            self.free(slot)
-        self.trim()
-        torch.zeros(1, device=self.device).item()  # raises if the device is beyond use
-
     def context_ids(self, prompt_ids: Ids[int]) -> Ids[int]:
         """Return the decoder's start token: the prompt is the encoder's and may be repeated freely."""
         return (self._start_token_id,)
 
-    def _decode_batched(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
-        """Run the first slots up to the last one asked for; what the others compute is not looked at.
-
-        A slot that is not asked for writes behind its last token, where its own next token will overwrite it.
-        """
-        tokens = dict(zip(slots, token_ids, strict=True))
-        max_len = self._reply.shape.max_len
-        inputs = torch.tensor(
-            [
-                [tokens.get(slot, 0), min(self._reply.lengths[slot], max_len - 1), self._prompt.lengths[slot]]
-                for slot in range(max(slots) + 1)
-            ]
+    def _step_of_rows(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
+        num_distances = self._bias.shape[1]
+        biases = [self._bias[:, None, num_distances - 1 - self._reply.lengths[slot] :] for slot in slots]
+        return t5_decoder.decode(
+            self._model,
+            torch.tensor(token_ids, device=self.device),
+            RowAttention(self._reply, slots, scale=1.0, biases=biases),
+            RowAttention(self._prompt, slots, scale=1.0),
         )
-        longest = int(inputs[:, 1].max()) + 1
-        if self._graphs is not None:
-            return self._graphs.run(inputs, longest)[list(slots)]
-        return self._batched_step(inputs.to(self.device), longest)[list(slots)]
+
+    def _further_inputs(self, slot: int) -> tuple[int, ...]:
+        """Return the length of the prompt."""
+        return (self._prompt.lengths[slot],)
 
     def _batched_step(self, inputs: torch.Tensor, max_len: int) -> torch.Tensor:
-        """Run one step of the first n slots: (n, 3) of token, reply and prompt lengths -> logits (n, V)."""
         lengths = inputs[:, 1]
         # Places behind a row's end would have negative distances; they are masked.
         distances = (lengths[:, None] - torch.arange(max_len, device=lengths.device)).clamp(min=0)
