@@ -9,8 +9,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bianque import __version__
+from bianque.manager.download.hub_cache import COMMIT
 from bianque.manager.loader import LoadedModel
-from bianque.manager.registry import Precision
+from bianque.manager.registry import MINIS_FOLDER, Precision
 
 GRACE_SECONDS = 1.0
 """A model handed out this short ago counts as in use: whoever has it is about to submit a request."""
@@ -44,6 +46,14 @@ class Resident:
     folder: Path
     lowered_from: str = ""
     last_used: float = field(default_factory=time.monotonic)
+
+    @property
+    def revision(self) -> str:
+        """Commit of a snapshot in the Hub's cache, version of the project for what travels with it, else empty."""
+        if self.folder.parent == MINIS_FOLDER:
+            return f"bianque {__version__}"
+        is_commit = self.folder.parent.name == "snapshots" and COMMIT.fullmatch(self.folder.name)
+        return self.folder.name if is_commit else ""
 
     @property
     def is_in_use(self) -> bool:

@@ -122,6 +122,7 @@ class Serving:
                     device=resident.loaded.device,
                     precision=resident.precision,
                     lowered_from=resident.lowered_from,
+                    revision=resident.revision,
                 )
             self.plan = replace(self.plan, models=models)
             self.changed.notify_all()
@@ -220,4 +221,6 @@ def unavailable(status: ModelStatus | None, job: Job, *, is_planned: bool) -> Bi
 
 def _absent(job: Job, planned: PlannedModel) -> ModelStatus:
     spec = planned.spec
-    return ModelStatus(job, spec.name, "absent", spec.is_demonstration, precision=planned.precision)
+    return ModelStatus(
+        job, spec.name, "absent", spec.is_demonstration, precision=planned.precision, template=spec.template
+    )

@@ -30,6 +30,9 @@ class ModelStatus:
         device: where it runs, once ready.
         precision: of its weights, once known.
         lowered_from: the precision that did not fit into memory, if it had to be given up.
+        revision: commit of its snapshot on the Hub, or the version of the project it travels with; empty for a folder
+            of the owner's and until it is ready.
+        template: name of the prompts it is given.
         error: why it failed.
     """
 
@@ -43,6 +46,8 @@ class ModelStatus:
     device: str = ""
     precision: str = ""
     lowered_from: str = ""
+    revision: str = ""
+    template: str = ""
     error: BianQueError | None = None
 
     @property
@@ -86,6 +91,8 @@ class ModelStatus:
             "device": self.device,
             "precision": self.precision,
             "lowered_from": self.lowered_from,
+            "revision": self.revision,
+            "template": self.template,
             "is_demonstration": self.is_demonstration,
             "text": {language: self.describe(language) for language in ("zh", "en")},
         }
