@@ -170,11 +170,10 @@ def _responder(options: argparse.Namespace) -> Responder:
         seed=options.seed,
     )
     if options.endpoint:
-        from bianque.evaluation.endpoint import EndpointResponder
+        from bianque.evaluation.endpoint import ChatEndpoint, EndpointResponder
 
-        return EndpointResponder(
-            options.endpoint, options.endpoint_model, reply_options, api_key=_api_key(options.api_key_file)
-        )
+        api_key = _api_key(options.api_key_file)
+        return EndpointResponder(ChatEndpoint(options.endpoint, options.endpoint_model, api_key=api_key), reply_options)
     from bianque.evaluation.responders import ServiceResponder
 
     def source(location: str | None) -> ModelSource | None:

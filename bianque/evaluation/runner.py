@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bianque.corpus.records import Sample
 from bianque.errors import DataError, GenerationError, InputError, QueueFullError
 from bianque.evaluation.metrics import groups, measure, score
+from bianque.evaluation.parallel import in_order
 from bianque.evaluation.predictions import Prediction, read_predictions
 from bianque.evaluation.responders import Responder
 from bianque.evaluation.results import Results
@@ -53,7 +52,7 @@ def predict(
     done = {one.key: one for one in _finished(folder, run, overwrite=overwrite)}
     wanted = [sample for sample in samples if (sample.source, sample.dialogue_id, sample.turn) not in done]
     with file.open("a", encoding="utf-8") as lines:
-        for one in _in_order(lambda sample: _answer(responder, sample), wanted, workers):
+        for one in in_order(lambda sample: _answer(responder, sample), wanted, workers):
             done[one.key] = one
             lines.write(json.dumps(one.to_json(), ensure_ascii=False) + "\n")
             lines.flush()
@@ -84,22 +83,6 @@ def _answer(responder: Responder, sample: Sample) -> Prediction:
         logger.warning("no reply to turn %d of %s %s: %s", sample.turn, sample.source, sample.dialogue_id, error)
         return Prediction(*where, reply="", error=error.key)
     return Prediction(*where, reply.text, reply.raw, reply.author, reply.finish_reason)
-
-
-def _in_order(answer: Callable[[Sample], Prediction], samples: Iterable[Sample], workers: int) -> Iterator[Prediction]:
-    """Yield answers in the samples' order, up to `workers` of them in the making."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Prediction]] = deque()
-        try:
-            for sample in samples:
-                waiting.append(pool.submit(answer, sample))
-                if len(waiting) >= workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def evaluate(

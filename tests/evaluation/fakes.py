@@ -1,4 +1,4 @@
-"""A responder that answers by a function."""
+"""A responder that answers by a function, and what an endpoint answers."""
 
 from __future__ import annotations
 
@@ -27,3 +27,8 @@ class FakeResponder:
 
     def close(self):
         pass
+
+
+def answer(text: str | None) -> tuple[int, dict]:
+    """Return status and body of an endpoint's answer."""
+    return 200, {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]}

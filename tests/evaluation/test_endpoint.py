@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from bianque.cli.main import main
 from bianque.consultation.messages import Message, ReplyOptions, Role
 from bianque.errors import GenerationError, ModelUnavailableError
-from bianque.evaluation.endpoint import NUM_TRIES, EndpointResponder
+from bianque.evaluation.endpoint import NUM_TRIES, ChatEndpoint, EndpointResponder
 from tests.conftest import free_port
+from tests.evaluation.fakes import answer
 
 MESSAGES = [Message(Role.USER, "咳嗽"), Message(Role.ASSISTANT, "多久了？"), Message(Role.USER, "三天")]
 
 
-def answer(text: str | None) -> tuple[int, dict]:
-    return 200, {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]}
-
-
-@pytest.fixture
-def endpoint():
-    """Serve prepared answers one after another, the last one for ever, and note the requests."""
-    requests, answers = [], []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            requests.append((self.path, dict(self.headers), json.loads(body)))
-            status, value = answers.pop(0) if len(answers) > 1 else answers[0]
-            payload = value if isinstance(value, bytes) else json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(payload)))
-            self.send_header("Retry-After", "0")
-            self.end_headers()
-            self.wfile.write(payload)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1", requests, answers
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def responder(url: str, **options) -> EndpointResponder:
     settings = ReplyOptions(temperature=0.0, top_p=0.9, max_new_tokens=64, seed=5)
-    return EndpointResponder(url, "peer", settings, wait_seconds=0, **options)
+    return EndpointResponder(ChatEndpoint(url, "peer", wait_seconds=0, **options), settings)
 
 
 def test_the_conversation_and_the_decoding_are_sent(endpoint):
