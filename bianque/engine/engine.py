@@ -180,13 +180,12 @@ class Engine:
                 position = self._core.scheduler.position(sequence)
 
     def expected_wait_seconds(self, sequence: Sequence) -> float | None:
-        """Return how long a waiting sequence will probably wait for its slot, from how long the last ones ran.
+        """Return how long a waiting sequence will probably wait for its first token; see `bianque.engine.wait`.
 
-        None once it runs or is finished, and before any sequence has been measured.
+        None once it runs or is finished, and before any reply has ended.
         """
         with self._core.lock:
-            position = self._core.scheduler.position(sequence)
-            return None if position is None else self._core.scheduler.expected_wait_seconds(position)
+            return self._core.scheduler.expected_wait_seconds(sequence)
 
     def status(self) -> EngineStatus:
         """Return how busy the engine is."""

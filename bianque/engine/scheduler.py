@@ -7,14 +7,14 @@ the scheduler says never depends on how far the worker is.
 from __future__ import annotations
 
 import heapq
+import itertools
 import time
 from collections import deque
 
+from bianque.engine.pace import Pace
 from bianque.engine.sequence import Sequence, SequenceStatus
+from bianque.engine.wait import Work, expected_wait_seconds
 from bianque.errors import QueueFullError
-
-# A new duration counts this much in the mean.
-_NEWEST_SHARE = 0.2
 
 
 class Scheduler:
@@ -42,7 +42,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self._free_slots = list(range(num_slots))  # a heap: runners that compute up to the last slot want low ones
-        self._mean_seconds: float | None = None
+        self.pace = Pace()
 
     def add(self, sequence: Sequence) -> None:
         """Give a slot to a sequence or put it at the end of the queue.
@@ -73,8 +73,8 @@ class Scheduler:
         self.running.remove(sequence)
         heapq.heappush(self._free_slots, sequence.slot)
         sequence.slot = None
-        if sequence.started_seconds is not None:
-            self._note_duration(time.monotonic() - sequence.started_seconds)
+        if sequence.output_ids:
+            self.pace.note_reply(len(sequence.output_ids))
         if self.waiting:
             self._run(self.waiting.popleft())
 
@@ -85,33 +85,27 @@ class Scheduler:
         except ValueError:
             return None
 
-    def expected_wait_seconds(self, position: int) -> float | None:
-        """Return how long the sequence at a 1-based place will probably wait; None before anything was measured.
+    def expected_wait_seconds(self, sequence: Sequence) -> float | None:
+        """Return how long a sequence will probably wait for its first token.
 
-        Takes every sequence to run as long as the last ones did on average, those that run already less what they
-        have behind them.
+        None if it does not wait, and before a decode step and the end of a reply were measured.
         """
-        if self._mean_seconds is None:
+        position = self.position(sequence)
+        speeds = self.pace.speeds(self.num_slots)
+        if position is None or speeds is None:
             return None
-        now = time.monotonic()
-        ends = [
-            max(0.0, self._mean_seconds - (now - sequence.started_seconds))
-            for sequence in self.running
-            if sequence.started_seconds is not None
-        ]
-        heapq.heapify(ends)
-        for _ in range(position - 1):
-            heapq.heapreplace(ends, ends[0] + self._mean_seconds)
-        return ends[0]
+        running, ahead = map(self._work, self.running), map(self._work, itertools.islice(self.waiting, position - 1))
+        return expected_wait_seconds(running, ahead, len(sequence.prompt_ids), speeds)
+
+    def _work(self, sequence: Sequence) -> Work:
+        """Return what is left to do for a sequence; a prompt that is being run counts whole."""
+        new_tokens = self.pace.remaining_tokens(len(sequence.output_ids), sequence.max_new_tokens)
+        return Work(0 if sequence.output_ids else len(sequence.prompt_ids), new_tokens)
 
     def _num_unfinished(self, visitor: str) -> int:
         return sum(
             sequence.visitor == visitor and not sequence.is_finished for sequence in (*self.running, *self.waiting)
         )
-
-    def _note_duration(self, seconds: float) -> None:
-        mean = self._mean_seconds
-        self._mean_seconds = seconds if mean is None else mean + _NEWEST_SHARE * (seconds - mean)
 
     def _run(self, sequence: Sequence) -> None:
         sequence.status = SequenceStatus.RUNNING

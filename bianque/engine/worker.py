@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Sequence as Many
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bianque.engine.core import EngineCore
@@ -33,6 +34,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Result = int | GenerationError | None
+
+
+@dataclass
+class _Prompt:
+    """A prompt that is being run: its steps, when it began, and what it has taken of the device so far."""
+
+    sequence: Sequence
+    steps: Prefill
+    started: float
+    seconds: float = 0.0
+
 
 # A worker that fails this often without one token in between is given up.
 _MAX_FAILURES = 3
@@ -67,7 +79,7 @@ class Worker:
         self._turns = turns
         self._max_stall_seconds = max_stall_seconds
         self._threads = threads
-        self._prefill: tuple[Sequence, Prefill] | None = None
+        self._prefill: _Prompt | None = None
         self._num_failures = 0
 
     def run(self) -> None:
@@ -108,7 +120,7 @@ class Worker:
                 self._core.sweep()
                 running = list(self._core.scheduler.running)
             joining = next((sequence for sequence in running if sequence.sampler is None), None)
-            if self._prefill is not None and self._prefill[0] is not joining:
+            if self._prefill is not None and self._prefill.sequence is not joining:
                 self._prefill = None  # given up: its reader has gone
             if joining is not None:
                 self._compute([joining], is_prefill=True)
@@ -118,6 +130,7 @@ class Worker:
 
     def _compute(self, sequences: Many[Sequence], *, is_prefill: bool = False) -> None:
         """Take a turn on the device and deliver what comes of it."""
+        started = time.monotonic()
         with self._turns:
             with self._core.lock:
                 sequences = [sequence for sequence in sequences if not sequence.is_finished]
@@ -131,22 +144,28 @@ class Worker:
             self._core.count_tokens(num_tokens)
             for sequence, result in results.items():
                 self._core.settle(sequence, result)
+            if not is_prefill:
+                self._core.scheduler.pace.note_step(len(sequences), time.monotonic() - started)
 
     def _run_prompt(self, sequence: Sequence) -> dict[Sequence, Result]:
         """Run some layers of a prompt; return the first token when it is through them all, and nothing before."""
         from bianque.engine.sampler import Sampler
 
-        latest = time.monotonic() + self._max_stall_seconds
+        started = time.monotonic()
         try:
             if self._prefill is None:
                 assert sequence.slot is not None
-                self._prefill = (sequence, self._runner.prefill(sequence.slot, sequence.prompt_ids))
+                steps = self._runner.prefill(sequence.slot, sequence.prompt_ids)
+                self._prefill = _Prompt(sequence, steps, started)
             while not sequence.is_finished:
-                next(self._prefill[1])
-                if time.monotonic() >= latest:
+                next(self._prefill.steps)
+                if time.monotonic() >= started + self._max_stall_seconds:
                     break
+            self._prefill.seconds += time.monotonic() - started
             return {sequence: None}
         except StopIteration as end:
+            assert self._prefill is not None
+            self._note_prompt(self._prefill, started)
             self._prefill = None
             logits = end.value
             failure = None
@@ -158,6 +177,14 @@ class Worker:
             return {sequence: failure}
         sequence.sampler = Sampler(sequence.params, self._runner.context_ids(sequence.prompt_ids))
         return self._sample([sequence], logits[None])
+
+    def _note_prompt(self, prompt: _Prompt, started: float) -> None:
+        """Count a prompt whose last part began at `started`."""
+        now = time.monotonic()
+        with self._core.lock:
+            self._core.scheduler.pace.note_prompt(
+                len(prompt.sequence.prompt_ids), prompt.seconds + now - started, now - prompt.started
+            )
 
     def _decode(self, sequences: Many[Sequence]) -> dict[Sequence, Result]:
         """Run one decode step and return each sequence's token or error."""
