@@ -10,13 +10,14 @@ import pytest
 
 from bianque.errors import BianQueError
 from bianque.texts import text
+from bianque.texts.arena import ARENA
 from bianque.texts.errors import ERRORS
 from bianque.texts.models import MODELS
 from bianque.texts.notices import NOTICES
 from bianque.texts.page import PAGE
 
 PACKAGE = Path(__file__).resolve().parent.parent / "bianque"
-TABLES = {"errors": ERRORS, "models": MODELS, "notices": NOTICES, "page": PAGE}
+TABLES = {"errors": ERRORS, "models": MODELS, "notices": NOTICES, "page": PAGE, "arena": ARENA}
 
 
 def fields(sentence: str) -> set[str]:

@@ -1,8 +1,13 @@
-"""Types of command-line arguments that several commands take; argparse prints what they raise."""
+"""What several commands share: types of arguments (argparse prints what they raise), a key's file, progress."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bianque.errors import DataError
 
 
 def positive(text: str) -> int:
@@ -19,3 +24,26 @@ def positive_float(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0, but it is {value}")
     return value
+
+
+def read_api_key(file: Path | None) -> str:
+    """Return the key in a file, an empty one without a file.
+
+    Raises:
+        DataError: if the file is missing.
+    """
+    if file is None:
+        return ""
+    if not file.is_file():
+        raise DataError("corpus_file_missing", file=file)
+    return file.read_text("utf-8").strip()
+
+
+def tell_progress(what: str) -> Callable[[int, int], None]:
+    """Return a function that says on standard error, about twenty times, how many of how many are done."""
+
+    def tell(done: int, total: int) -> None:
+        if done % max(1, total // 20) == 0 or done == total:
+            print(f"{done} of {total} {what}", file=sys.stderr, flush=True)
+
+    return tell

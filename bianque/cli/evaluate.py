@@ -1,16 +1,15 @@
-"""`python -m bianque evaluate teacher-forced|free|score|compare`: measure replies, with intervals and plots."""
+"""`python -m bianque evaluate …`: measure replies, with intervals and plots."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from bianque.cli.arguments import positive
+from bianque.cli import evaluate_battles
+from bianque.cli.arguments import positive, read_api_key, tell_progress
 from bianque.cli.corpus import command_line
 from bianque.consultation.messages import Mode, ReplyOptions
 from bianque.errors import DataError
@@ -46,6 +45,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     compare.add_argument("runs", type=Path, nargs="+", help="folders of runs, or their results.json")
     compare.add_argument("--output", type=Path, required=True, help="folder for comparison.json, .md and .png")
     compare.set_defaults(run=run_compare)
+
+    evaluate_battles.add_actions(actions)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +93,7 @@ def run_forced(options: argparse.Namespace) -> int:
             run,
             workers=options.workers,
             overwrite=options.overwrite,
-            progress=_progress("replies"),
+            progress=tell_progress("replies"),
         )
     _finish(evaluate(predictions, _name(options), command_line(), run), options.output)
     return 0
@@ -112,7 +113,12 @@ def run_free(options: argparse.Namespace) -> int:
     with _Answering(options) as responder:
         run = {"kind": "free", "data": {"cases": len(cases), "seed": options.seed}, **responder.describe()}
         dialogues = converse(
-            responder, knowledge, cases, seed=options.seed, workers=options.workers, progress=_progress("dialogues")
+            responder,
+            knowledge,
+            cases,
+            seed=options.seed,
+            workers=options.workers,
+            progress=tell_progress("dialogues"),
         )
     options.output.mkdir(parents=True, exist_ok=True)
     with (options.output / "dialogues.jsonl").open("w", encoding="utf-8") as lines:
@@ -172,8 +178,10 @@ def _responder(options: argparse.Namespace) -> Responder:
     if options.endpoint:
         from bianque.evaluation.endpoint import ChatEndpoint, EndpointResponder
 
-        api_key = _api_key(options.api_key_file)
-        return EndpointResponder(ChatEndpoint(options.endpoint, options.endpoint_model, api_key=api_key), reply_options)
+        api_key = read_api_key(options.api_key_file)
+        return EndpointResponder(
+            ChatEndpoint(options.endpoint, options.endpoint_model, api_key=api_key), reply_options
+        )
     from bianque.evaluation.responders import ServiceResponder
 
     def source(location: str | None) -> ModelSource | None:
@@ -192,14 +200,6 @@ def _responder(options: argparse.Namespace) -> Responder:
     return ServiceResponder(settings, reply_options)
 
 
-def _api_key(file: Path | None) -> str:
-    if file is None:
-        return ""
-    if not file.is_file():
-        raise DataError("corpus_file_missing", file=file)
-    return file.read_text("utf-8").strip()
-
-
 def _finish(results: Results, folder: Path) -> None:
     results.write(folder)
     print(results.markdown())
@@ -208,11 +208,3 @@ def _finish(results: Results, folder: Path) -> None:
 
 def _name(options: argparse.Namespace) -> str:
     return options.name or options.output.resolve().name
-
-
-def _progress(what: str) -> Callable[[int, int], None]:
-    def tell(done: int, total: int) -> None:
-        if done % max(1, total // 20) == 0 or done == total:
-            print(f"{done} of {total} {what}", file=sys.stderr, flush=True)
-
-    return tell

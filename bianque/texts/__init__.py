@@ -1,6 +1,6 @@
 """The one translation table: every sentence a person reads, in Chinese with English beside it.
 
-A leaf of the import graph. The entries are grouped by who shows them (`errors`, `models`, `notices`, `page`); `text` reads them.
+A leaf of the import graph. The entries are grouped by who shows them (`arena`, `errors`, `models`, `notices`, `page`); `text` reads them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ def text(key: str, language: Language, **params: object) -> str:
     Raises:
         KeyError: if the table has no such entry, or a field of it is not among `params`.
     """
+    from bianque.texts.arena import ARENA
     from bianque.texts.errors import ERRORS
     from bianque.texts.models import MODELS
     from bianque.texts.notices import NOTICES
     from bianque.texts.page import PAGE
 
-    for table in (ERRORS, MODELS, NOTICES, PAGE):
+    for table in (ERRORS, MODELS, NOTICES, PAGE, ARENA):
         if key in table:
             return getattr(table[key], language).format(**params)
     raise KeyError(f"no text named {key!r}")

@@ -310,6 +310,22 @@ ERRORS: dict[str, Text] = {
         "接口 {url} 的回答无法使用（{reason}）；请检查它是否与 OpenAI 的 chat/completions 兼容。",
         "The answer of {url} cannot be used ({reason}); check that it is compatible with OpenAI's chat/completions.",
     ),
+    "battles_names_equal": Text(
+        "有两组结果都叫 {name!r}；请写成 名称=路径 加以区分。",
+        "Two runs are named {name!r}; tell them apart by writing NAME=PATH.",
+    ),
+    "battles_nothing_common": Text(
+        "{names} 之间没有对同一输入的回答；请用相同的数据和种子评测后再配对。",
+        "{names} have no answers to the same input; evaluate them on the same data and seed, then pair them.",
+    ),
+    "battles_not_judged": Text(
+        "{folder} 里还没有可用的评判；请先运行 evaluate judge 或 evaluate arena。",
+        "{folder} has no verdicts that count yet; run `evaluate judge` or `evaluate arena` first.",
+    ),
+    "battle_unknown": Text(
+        "没有这一对内容；请刷新页面。",
+        "There is no such pair; reload the page.",
+    ),
     "output_exists": Text(
         "{folder} 已经存在且不为空；请换一个位置，或加上 --overwrite。",
         "{folder} exists and is not empty; choose another place, or add --overwrite.",
