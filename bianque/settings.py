@@ -49,7 +49,8 @@ class Settings:
         may_switch_models: whether visitors may put another model or precision in the place of the one that serves;
             off by default, because everybody is served by the same models.
         memory_gb: most that weights and KV caches may take of the device, in GB (10^9 bytes); 0 for all that is free.
-        num_slots: sequences that each engine runs at once, at least 1; fewer where memory is short.
+        num_slots: sequences that each engine runs at once, fewer where memory is short; 0 is 24 for demonstration
+            models and 4 for others.
         max_waiting: requests that may wait for a slot of one engine, at least 0.
         max_running_per_visitor: replies that one visitor may have running or waiting in one engine; 0 for any number.
         max_seconds: longest time that one reply may be computed, in seconds; 0 for no limit.
@@ -62,6 +63,7 @@ class Settings:
         log_level: a name of the `logging` module.
         frame_ancestors: origins whose pages may embed this one, for example `https://example.org`; `*` for all, `self`
             for the same origin, `none` for no page.
+        page_address: where everybody finds the page, if that is known before it starts: a Space's page on the Hub.
     """
 
     models: ModelChoice = "auto"
@@ -74,7 +76,7 @@ class Settings:
     cuda_backend: CudaBackendChoice = "auto"
     may_switch_models: bool = False
     memory_gb: int = 0
-    num_slots: int = 4
+    num_slots: int = 0
     max_waiting: int = 32
     max_running_per_visitor: int = 2
     max_seconds: int = 600
@@ -86,6 +88,7 @@ class Settings:
     server_port: int = 7860
     log_level: str = "INFO"
     frame_ancestors: tuple[str, ...] = ("*",)
+    page_address: str = ""
     is_space: bool = field(default=False)
     is_zero_gpu: bool = field(default=False)
 
@@ -98,7 +101,7 @@ class Settings:
         """
         read = _Reader(os.environ if environment is None else environment)
         read.refuse("BIANQUE_DTYPE", "BIANQUE_PRECISION")
-        is_space = read.string("SYSTEM", "") == "spaces"
+        is_space, space_id = read.string("SYSTEM", "") == "spaces", read.string("SPACE_ID", "")
         port_name = "GRADIO_SERVER_PORT" if read.string("GRADIO_SERVER_PORT", "") else "PORT"
         return cls(
             models=read.choice("BIANQUE_MODELS", get_args(ModelChoice), "auto"),
@@ -111,7 +114,7 @@ class Settings:
             cuda_backend=read.choice("BIANQUE_CUDA_BACKEND", get_args(CudaBackendChoice), "auto"),
             may_switch_models=read.choice("BIANQUE_MODEL_SWITCH", ("0", "1"), "0") == "1",
             memory_gb=read.integer("BIANQUE_MEMORY_GB", 0, 0, 4096),
-            num_slots=read.integer("BIANQUE_NUM_SLOTS", 4, 1, 64),
+            num_slots=read.integer("BIANQUE_NUM_SLOTS", 0, 1, 64),
             max_waiting=read.integer("BIANQUE_MAX_WAITING", 32, 0, 1000),
             max_running_per_visitor=read.integer("BIANQUE_MAX_RUNNING_PER_VISITOR", 2, 0, 64),
             max_seconds=read.integer("BIANQUE_MAX_SECONDS", 600, 0, 86_400),
@@ -123,6 +126,7 @@ class Settings:
             server_port=read.integer(port_name, 7860, 1, 65_535),
             log_level=read.choice("BIANQUE_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),
             frame_ancestors=read.origins("BIANQUE_FRAME_ANCESTORS", ("*",)),
+            page_address=f"https://huggingface.co/spaces/{space_id}" if is_space and space_id else "",
             is_space=is_space,
             is_zero_gpu=bool(read.string("SPACES_ZERO_GPU", "")),
         )

@@ -7,6 +7,7 @@ from typing import Any
 from bianque.engine.engine import Engine
 from bianque.engine.threads import ThreadChooser
 from bianque.engine.turns import turns_of
+from bianque.manager.precision import default_visitors
 from bianque.manager.registry import ModelSpec
 from bianque.settings import Settings
 
@@ -25,17 +26,18 @@ def make_engine(model: Any, spec: ModelSpec, settings: Settings) -> Engine:
     from bianque.engine.chatglm_runner import ChatGLMRunner
     from bianque.engine.t5_runner import T5Runner
 
+    num_slots = settings.num_slots or default_visitors([spec])
     runner: ChatGLMRunner | T5Runner
     if spec.family == "t5":
         max_new_tokens = max(_LONGEST_QUESTION_TOKENS, spec.sampling.max_new_tokens)
         runner = T5Runner(
             model,
-            num_slots=settings.num_slots,
+            num_slots=num_slots,
             max_prompt_len=spec.max_prompt_tokens,
             max_new_tokens=max_new_tokens,
         )
     else:
-        runner = ChatGLMRunner(model, num_slots=settings.num_slots, max_len=spec.max_prompt_tokens)
+        runner = ChatGLMRunner(model, num_slots=num_slots, max_len=spec.max_prompt_tokens)
     return Engine(
         runner,
         max_waiting=settings.max_waiting,

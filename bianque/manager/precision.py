@@ -30,6 +30,10 @@ CACHE_BYTES: dict[DeviceKind, int] = {"cpu": 4, "cuda": 2, "mps": 2}
 """Bytes of an element of the KV cache: fp32 on the CPU, whose half-precision arithmetic is slow, else fp16."""
 LONGEST_QUESTION_TOKENS = 512
 """Least room for a reply of an encoder-decoder."""
+DEFAULT_VISITORS = 4
+"""Served at once unless the owner says otherwise."""
+DEFAULT_VISITORS_OF_MINIS = 24
+"""The same for demonstration models, whose steps and KV caches cost little: twenty who come at once wait for nobody."""
 SMALL_PARAMETERS = 100_000_000
 """Below this a model runs in full precision on any CPU."""
 
@@ -86,6 +90,11 @@ def cache_bytes(spec: ModelSpec, kind: DeviceKind) -> int:
     return tokens * size_of(spec).cache_per_token * CACHE_BYTES[kind]
 
 
+def default_visitors(specs: Sequence[ModelSpec]) -> int:
+    """Return how many visitors models serve at once where the owner does not say."""
+    return DEFAULT_VISITORS_OF_MINIS if all(spec.is_demonstration for spec in specs) else DEFAULT_VISITORS
+
+
 def needed_bytes(spec: ModelSpec, precision: Precision, kind: DeviceKind, visitors: int) -> int:
     """Return what one model takes of the device: weights, and a KV cache for each visitor."""
     weights = size_of(spec).bytes_at(precision, on_cpu=kind == "cpu")
@@ -137,7 +146,7 @@ def plan_memory(
     Args:
         specs: the models, each once.
         machine: what they run on.
-        visitors: to be served at once, at least 1.
+        visitors: to be served at once; 0 leaves it to `default_visitors`.
         requested: the owner's choice, or `auto`.
         limit_bytes: the owner's own limit of memory; 0 for none.
 
@@ -148,6 +157,7 @@ def plan_memory(
     kind, budget = machine.kind, budget_bytes(specs, machine, limit_bytes)
     if machine.has_gpu and machine.host_bytes < HOST_LOADING_BYTES and not all(map(_is_small, specs)):
         raise SettingsError("host_memory_too_small", needed=in_gb(HOST_LOADING_BYTES), free=in_gb(machine.host_bytes))
+    visitors = visitors or default_visitors(specs)
     per_visitor = sum(cache_bytes(spec, kind) for spec in specs)
     steps = _steps(specs, kind, requested)
     weights = [_weights(specs, precisions, kind) for precisions in steps]

@@ -41,6 +41,8 @@ def cpu(gb: float) -> Machine:
         (JOINT, cpu(16), 4, ("int8", "int4"), 4),
         (MINIS, cpu(16), 4, ("fp32", "fp32"), 4),
         (MINIS, cpu(1), 4, ("fp32", "fp32"), 4),
+        (MINIS, cpu(16), 0, ("fp32", "fp32"), 24),  # unless the owner says otherwise
+        (JOINT, gpu(24), 0, ("fp16", "fp16"), 4),
         (MINIS, gpu(16), 4, ("fp16", "fp16"), 4),
         ((BIANQUE_2,), Machine("mps", "Apple GPU", 32 * GB, 32 * GB), 4, ("fp16",), 4),
     ],
