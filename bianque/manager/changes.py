@@ -1,24 +1,23 @@
-"""The two ways a model comes to serve a job: it is brought into memory, or it takes another one's place.
-
-Whoever calls this sees to it that one call runs at a time.
-"""
+"""What changes the models in memory, one change at a time: one is brought, unloaded, or takes another one's place."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from bianque.errors import BianQueError, ModelUnavailableError
 from bianque.manager.catalogue import describe_source
 from bianque.manager.loading import ModelLoading
 from bianque.manager.plan import PlannedModel
-from bianque.manager.precision import budget_bytes, plan_memory
-from bianque.manager.registry import Job
+from bianque.manager.precision import MemoryPlan, budget_bytes, plan_memory
+from bianque.manager.registry import Job, ModelSpec
 from bianque.manager.residents import Key, NoRoomError
 from bianque.manager.serving import Serving
 from bianque.manager.status import ModelStatus
+from bianque.manager.threads import CpuThreads
 from bianque.settings import ModelSource, PrecisionChoice
 
 logger = logging.getLogger(__name__)
@@ -26,24 +25,66 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelChanges:
-    """Changes to what is in memory.
+    """Changes to what is in memory; each waits for the one before. Safe from any thread.
 
     Attributes:
         serving: the state that is changed.
         loading: how models come into memory.
         limit_bytes: the owner's own limit of memory; 0 for none.
+        threads: set anew where other models serve.
     """
 
     serving: Serving
     loading: ModelLoading
     limit_bytes: int
+    threads: CpuThreads
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
-    def bring(self, job: Job) -> None:
-        """Load the model planned for `job`, or share one that is in memory.
+    def bring(self, job: Job) -> BianQueError | None:
+        """Bring the model of `job` into memory unless it is there; return what prevents it, which its state tells."""
+        with self._turn:
+            planned = self.serving.planned(job)
+            if planned is None or self.serving.get(job) is not None:
+                return None
+            try:
+                self._bring(job)
+                return None
+            except Exception as error:
+                failure = as_error(planned.spec.name, error)
+                # Models that stayed in use will not be so for ever: the next request tries again.
+                is_final = failure.key != "models_in_use"
+                state = {"state": "failed", "error": failure} if is_final else {"state": "absent"}
+                self.serving.update(job, fraction=None, seconds_left=None, **state)
+                return failure
+
+    def unload(self, job: Job) -> None:
+        """Unload the model of `job` once its replies are written.
 
         Raises:
-            Exception: whatever prevents it; see `as_error`.
+            ModelUnavailableError: if it stays in use.
         """
+        with self._turn:
+            self.serving.unload(job)
+
+    def switch(self, job: Job, source: ModelSource, precision: PrecisionChoice, *, visitors: int) -> None:
+        """Let another model do `job`; when it cannot be loaded, the present one goes on.
+
+        Raises:
+            BianQueError: if it cannot be loaded.
+        """
+        with self._turn:
+            self._switch(job, source, precision, visitors)
+            self.threads.adapt(self.serving.plan)
+
+    def announce(self, job: Job, source: ModelSource) -> ModelStatus:
+        """Show that another model is about to do `job`, and return its state."""
+        spec, _ = describe_source(source, job)
+        status = ModelStatus(job, spec.name, "absent", spec.is_demonstration)
+        self.serving.set_incoming(status)
+        return status
+
+    def _bring(self, job: Job) -> None:
+        """Load the model planned for `job`, or share one that is in memory."""
         planned = self.serving.planned(job)
         assert planned is not None
         resident = self.serving.find(planned.key)
@@ -55,18 +96,14 @@ class ModelChanges:
             resident = self.loading.load_at_best(folder, described, tell, make_room)
         self.serving.install(job, resident)
 
-    def switch(self, job: Job, source: ModelSource, precision: PrecisionChoice, *, visitors: int) -> None:
-        """Let another model do `job`; when it cannot be loaded, the present one goes on.
-
-        Raises:
-            BianQueError: if it cannot be loaded.
-        """
+    def _switch(self, job: Job, source: ModelSource, precision: PrecisionChoice, visitors: int) -> None:
         before = self.serving.planned(job)
         spec, source = describe_source(source, job)
         planned = PlannedModel(spec, source)
-        self.serving.set_incoming(ModelStatus(job, spec.name, "absent", spec.is_demonstration))
+        self.announce(job, source)
         try:
-            planned = self._plan_beside(job, planned, precision, visitors)
+            memory = self.plan_beside(job, spec, precision, visitors=visitors)
+            planned = replace(planned, precision=memory.precisions[0], visitors=memory.visitors)
             resident = self.serving.find(planned.key)
             if resident is None:
                 tell = self.serving.update_incoming
@@ -79,9 +116,10 @@ class ModelChanges:
             if before is not None and self.serving.get(job) is None:
                 self._bring_back(job)
             raise failure from error
-        self.serving.set_incoming(None)
-        self.serving.replan(job, planned)
-        self.serving.install(job, resident)
+        with self.serving.changed:  # nobody may look in between, when neither of the two serves
+            self.serving.set_incoming(None)
+            self.serving.replan(job, planned)
+            self.serving.install(job, resident)
         logger.info("%s now serves the %s at %s", planned.spec.name, job.value, resident.precision)
 
     def budget(self, *extra: PlannedModel) -> int:
@@ -90,18 +128,21 @@ class ModelChanges:
         specs = [planned.spec for planned in (*(plan.models.values() if plan else ()), *extra)]
         return budget_bytes(specs, self.loading.machine, self.limit_bytes)
 
-    def _plan_beside(self, job: Job, planned: PlannedModel, precision: PrecisionChoice, visitors: int) -> PlannedModel:
-        """Choose a precision for a model beside those that are needed at the same time."""
+    def plan_beside(self, job: Job, spec: ModelSpec, precision: PrecisionChoice, *, visitors: int) -> MemoryPlan:
+        """Choose a precision for a model that is to do `job`, beside those that are needed at the same time.
+
+        Raises:
+            SettingsError: if it does not fit; see `plan_memory`.
+        """
         taken = self.serving.bytes_of(self.serving.keys_beside(job))
         machine = self.loading.machine
-        memory = plan_memory(
-            [planned.spec],
+        return plan_memory(
+            [spec],
             replace(machine, device_bytes=max(0, machine.device_bytes - taken)),
             visitors=visitors,
             requested=precision,
             limit_bytes=max(1, self.limit_bytes - taken) if self.limit_bytes else 0,
         )
-        return replace(planned, precision=memory.precisions[0], visitors=memory.visitors)
 
     def _make_room(self, planned: PlannedModel, keep: Collection[Key], num_bytes: int) -> None:
         self.serving.make_room(planned.spec.name, num_bytes, self.budget(planned), keep)
@@ -117,7 +158,7 @@ class ModelChanges:
 
     def _bring_back(self, job: Job) -> None:
         try:
-            self.bring(job)
+            self._bring(job)
         except Exception as error:
             planned = self.serving.planned(job)
             assert planned is not None

@@ -245,6 +245,27 @@ ERRORS: dict[str, Text] = {
         "ZeroGPU 上的模型在启动时已经固定，运行中不能更换；请修改设置后重新启动。",
         "On ZeroGPU the models are fixed at the start and cannot be changed; change the settings and start again.",
     ),
+    "switch_not_allowed": Text(
+        "运行中不能更换模型：部署者没有开放这项功能（BIANQUE_MODEL_SWITCH=1）。",
+        "Models cannot be changed while this runs: its owner has not allowed it (BIANQUE_MODEL_SWITCH=1).",
+    ),
+    "switch_running": Text(
+        "有模型正在载入；请等它完成后再更换。",
+        "A model is being loaded; wait until that is done, then change it.",
+    ),
+    "model_not_offered": Text(
+        "这里不能选用模型 {name!r}；请从 {offered} 中选择。",
+        "Model {name!r} cannot be chosen here; choose one of {offered}.",
+    ),
+    "precision_not_offered": Text(
+        "{name} 不能以 {precision} 运行；请从 {possible} 中选择。",
+        "{name} cannot be run at {precision} here; choose one of {possible}.",
+    ),
+    "model_too_large": Text(
+        "{name} 以 {precision} 运行需要 {needed} GB 内存，可用 {free} GB；请选更低的精度或更小的模型。",
+        "{name} needs {needed} GB of memory at {precision}, and {free} GB are free; choose a lower precision or a "
+        "smaller model.",
+    ),
     "device_unavailable": Text(
         "要求使用设备 {got}，但这台机器上没有；请改用 {available}。",
         "Device {got} was asked for but this machine does not have it; use {available} instead.",

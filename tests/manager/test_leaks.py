@@ -17,6 +17,7 @@ from bianque.manager.manager import ModelManager
 from bianque.manager.memory import Machine
 from bianque.manager.precision import plan_memory
 from bianque.manager.registry import MINI_ADVISER, MINI_ASKER, Job
+from bianque.manager.switching import ModelSwitcher
 from bianque.settings import ModelSource, Settings
 
 GB = 10**9
@@ -43,7 +44,8 @@ def manager(monkeypatch):
     monkeypatch.setattr(residents, "GRACE_SECONDS", 0.0)
     needed = plan_memory([MINI_ASKER, MINI_ADVISER], Machine("cpu", "CPU", GB, GB), visitors=1).needed_bytes
     machine = Machine("cpu", "CPU", needed * 6 // 5, GB)
-    manager = ModelManager(Settings(models="demo", num_threads=1, num_slots=1), probe=lambda device: machine)
+    settings = Settings(models="demo", num_threads=1, num_slots=1, may_switch_models=True)
+    manager = ModelManager(settings, probe=lambda device: machine)
     manager.start()
     assert manager.wait(300)
     yield manager
@@ -69,6 +71,25 @@ def test_ten_load_and_unload_cycles_leave_nothing(manager):
         cycle()
     assert count_objects() == objects
     # One model kept in each cycle would be ten times its size.
+    assert resident_bytes() - memory < 2 * MINI_ASKER.bytes_at("fp32")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_ten_changes_of_precision_from_the_page_leave_nothing(manager):
+    switcher = ModelSwitcher(manager)
+
+    def cycle():
+        for precision in ("int8", "fp32"):
+            switcher.switch(Job.ASKER, "mini-asker", precision)
+            assert manager.wait(300)
+            assert manager.get(Job.ASKER).dtype == precision
+            reply(manager, Job.ASKER)
+
+    cycle()
+    objects, memory = count_objects(), resident_bytes()
+    for _ in range(CYCLES):
+        cycle()
+    assert count_objects() == objects
     assert resident_bytes() - memory < 2 * MINI_ASKER.bytes_at("fp32")
 
 

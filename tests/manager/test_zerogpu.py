@@ -121,7 +121,7 @@ def test_the_manager_places_fixed_fp16_models(spaces, tmp_path, monkeypatch):
 
     monkeypatch.setattr(zerogpu, "load_model", load_model)
     manager = make_manager(Settings(is_zero_gpu=True))
-    monkeypatch.setattr(manager, "_resolve", lambda source, **_: tmp_path)
+    monkeypatch.setattr(manager._startup, "_resolve", lambda source, **_: tmp_path)
     manager.start()
     assert manager.wait(60)
     assert loads == [("BianQue-1.0", "cuda", "fp16", 1, True), ("BianQue-2.0", "cuda", "fp16", 1, True)]
