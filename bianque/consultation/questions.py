@@ -17,6 +17,8 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
+# Between the parts of a sentence, each of which is judged by itself.
+CLAUSE_BREAK = re.compile(r"[，,：:\s]+")
 ORIGINAL_KEYWORDS = ("？", "?", "吗", "呢", "么", "什么", "有没有", "多少", "几次", "怎么样")
 
 
@@ -50,7 +52,6 @@ def classify(text: str) -> QuestionKind:
 
 
 _SENTENCE = re.compile(r"[^。！!；;…~～\n？?]*[。！!；;…~～\n？?]?")
-_CLAUSE_BREAK = re.compile(r"[，,：:\s]+")
 _WORDS = re.compile(r"\w")
 
 # --- closings ---
@@ -172,7 +173,7 @@ def _asks(sentence: str) -> bool:
         return False
     if sentence[-1] in "？?":
         return True
-    clauses = [clause.strip("。！!；;…~～") for clause in _CLAUSE_BREAK.split(sentence)]
+    clauses = [clause.strip("。！!；;…~～") for clause in CLAUSE_BREAK.split(sentence)]
     clauses = ["", *filter(None, clauses), ""]
     return any(_clause_asks(*neighbours) for neighbours in zip(clauses, clauses[1:], clauses[2:], strict=False))
 

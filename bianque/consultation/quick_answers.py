@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 
-from bianque.consultation.questions import is_clinical_question
+from bianque.consultation.questions import CLAUSE_BREAK, is_clinical_question
 
 SINCE_WHEN = ("今天", "几天", "几周", "更久")
 NOT_SURE = "不清楚"
 _LONGEST_CHOICE = 10
 
 _SENTENCE_BREAK = re.compile(r"[。！？!?；;\n]+")
-_CLAUSE_BREAK = re.compile(r"[，,：:\s]+")
 _HOW_LONG = re.compile(r"多久|多长时间|多少时间|(?<![这那前近最])[几多]少?天|几个月|[几多]少?年")
 _SINCE = re.compile(r"(?:什么|啥)时候[^，]*(?:开始|出现|发现|得|起|有)|从(?:什么|啥)时候|开始[^，]*(?:什么|啥)时候")
 # How long each time, how often, how much sleep: not since when.
@@ -47,7 +46,7 @@ def quick_answers(question: str) -> tuple[str, ...]:
 
 
 def _since_when(sentence: str) -> tuple[str, ...]:
-    for clause in _CLAUSE_BREAK.split(sentence):
+    for clause in CLAUSE_BREAK.split(sentence):
         asks = _SINCE.search(clause) or _HOW_LONG.search(clause)
         if asks and not _EACH_TIME.search(clause):
             return SINCE_WHEN
@@ -61,7 +60,7 @@ def _one_or_other(sentence: str) -> tuple[str, ...]:
         return ()
     before, after = sentence.split("还是")
     first, *others = _last_clause(before).split("、")
-    second = _CLAUSE_BREAK.split(after)[0].split("、")
+    second = CLAUSE_BREAK.split(after)[0].split("、")
     # What comes before the first choice ends in 是 or 在: 头痛是, 疼痛主要在.
     choices = [_choice(re.sub(r".*[是在]", "", first)), *map(_choice, [*others, *second])]
     if not all(0 < len(choice) <= _LONGEST_CHOICE for choice in choices):
@@ -70,7 +69,7 @@ def _one_or_other(sentence: str) -> tuple[str, ...]:
 
 
 def _last_clause(text: str) -> str:
-    return next((clause for clause in reversed(_CLAUSE_BREAK.split(text)) if clause), "")
+    return next((clause for clause in reversed(CLAUSE_BREAK.split(text)) if clause), "")
 
 
 def _choice(text: str) -> str:
@@ -79,7 +78,7 @@ def _choice(text: str) -> str:
 
 
 def _yes_or_no(sentence: str) -> tuple[str, ...]:
-    clauses = [clause for clause in _CLAUSE_BREAK.split(sentence) if clause]
+    clauses = [clause for clause in CLAUSE_BREAK.split(sentence) if clause]
     for clause in clauses:
         found = _answers_to(clause)
         if found and is_clinical_question(clause + "？"):
