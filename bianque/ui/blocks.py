@@ -58,7 +58,8 @@ def build_demo(service: ConsultationService, limits: Limits | None = None) -> gr
         conversation, options = [parts["older"], parts["chatbot"]], [choices[name] for name in OPTION_NAMES]
         settings = [choices[name] for name in ("mode", "seed", "greedy", "asking_limit")]
         with_mode = [*conversation, choices["mode"]]
-        replaced = connect_kept(handlers, sharing, kept, with_mode, outputs, arrival, settings)
+        sliders = [choices[name] for name in DEFAULTS]
+        replaced = connect_kept(handlers, sharing, kept, with_mode, outputs, arrival, settings, sliders)
         replaced += connect_share(sharing, share, parts["summary_text"], conversation, options, outputs, settings)
         around = [parts[name] for name in AROUND]
         guidance, summary = Guidance(limits), [parts["made"], parts["summary_text"]]
@@ -119,6 +120,7 @@ def _conversation(i18n: gr.I18n) -> dict[str, Any]:
         html_attributes=gr.InputHTMLAttributes(autocomplete="off", enterkeyhint="send"),
     )
     parts["timer"] = gr.Timer(LOAD_POLL_SECONDS, active=False)
+    parts["offered"] = gr.JSON(visible=False)
     parts["returned"] = gr.State()
     return parts
 
@@ -205,11 +207,16 @@ def _connect(
     chatbot.like(handlers.feedback, **RAW)
 
     mode, sliders = choices["mode"], [choices[name] for name in DEFAULTS]
-    polled = [parts["banner"], parts["timer"], *sliders]
-    arrival = demo.load(handlers.load, mode, [chatbot, *polled], js=script("loading"), **RAW)
-    parts["timer"].tick(handlers.poll, mode, polled, **RAW)
-    changed.append(mode.change(handlers.choose_mode, [mode, chatbot], [chatbot, *sliders], **RAW))
+    banner, timer, offered = parts["banner"], parts["timer"], parts["offered"]
+    arrival = demo.load(handlers.load, mode, [chatbot, banner, timer, *sliders], js=script("loading"), **RAW)
+    polled = timer.tick(handlers.poll, mode, [banner, timer, offered], **RAW)
+    polled.then(None, [offered, mode, *sliders], sliders, js=script("settle"), **INSTANT)
+    chosen = mode.change(handlers.choose_mode, [mode, chatbot], [chatbot, *sliders], js=script("choosing"), **RAW)
+    for finish in (chosen.then, chosen.failure):
+        finish(None, sliders, None, js=script("chosen"), **INSTANT)
+    changed.append(chosen)
     reset = [*sliders, choices["seed"], choices["greedy"], choices["asking_limit"]]
-    choices["reset"].click(handlers.reset, mode, reset, **RAW)
+    is_reset = choices["reset"].click(handlers.reset, mode, reset, **RAW)
+    is_reset.then(None, sliders, None, js=script("standing"), **INSTANT)
     demo.unload(handlers.stop)
     return arrival, changed

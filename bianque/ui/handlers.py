@@ -222,15 +222,19 @@ class Handlers:
     def load(self, request: gr.Request, mode: object) -> tuple[Any, ...]:
         """Fill in what depends on the visitor's language and on the models."""
         watermark = text("ai_watermark", language_of(request))
-        return (gr.update(value=self._opening(mode, request), watermark=watermark), *self.poll(request, mode))
+        opening = gr.update(value=self._opening(mode, request), watermark=watermark)
+        banner, timer, offered = self.poll(request, mode)
+        return (opening, banner, timer, *(offered["values"] if offered else (gr.skip(),) * 3))
 
     def poll(self, request: gr.Request, mode: object) -> tuple[Any, ...]:
-        """Return the banner, whether to ask again, and the defaults once the models are known."""
+        """Return the banner, whether to ask again, and the mode's defaults once the models are known, else None.
+
+        The page's script puts the defaults into those sliders that the visitor has not moved.
+        """
         status = self._service.status()
         banner = fragments.status_banner(status, language_of(request))
-        # Until the models are known the sliders stay as they are: a visitor may be moving one.
-        defaults = self._defaults(mode, request) if status.is_settled else (gr.skip(),) * 3
-        return (banner, gr.Timer(active=not status.is_settled), *defaults)
+        offered = {"mode": mode, "values": self._defaults(mode, request)} if status.is_settled else None
+        return (banner, gr.Timer(active=not status.is_settled), offered)
 
     def choose_mode(self, request: gr.Request, mode: object, history: object) -> tuple[Any, ...]:
         """Return the mode's defaults, and its greeting while nothing has been said."""

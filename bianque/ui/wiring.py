@@ -25,6 +25,7 @@ def connect_kept(
     outputs: list[Any],
     arrival: Any,
     settings: list[Any],
+    sliders: list[Any],
 ) -> list[Any]:
     """Connect the panel of kept conversations; return the events after which the page has another conversation.
 
@@ -36,11 +37,19 @@ def connect_kept(
         outputs: of every conversation event.
         arrival: the event of the page's loading.
         settings: mode, seed, greedy and asking limit.
+        sliders: what a mode has its own defaults for.
     """
     saved, carried, chatbot, mode = kept["saved"], kept["carried"], conversation[1], conversation[2]
-    listed = [kept["keep"], kept["list"]]
+    message = outputs[1]
     arrived = arrival.then(sharing.arrive, [carried, saved], [*outputs, *settings], js=script("restore"), **RAW)
-    arrived.then(None, saved, listed, js=script("restored"), **INSTANT)
+    for finish in (arrived.then, arrived.failure, arrival.failure):
+        finish(
+            None,
+            [saved, message, *sliders],
+            [kept["keep"], kept["list"], message],
+            js=script("restored"),
+            **INSTANT,
+        )
     chatbot.change(None, [*conversation, saved], [saved, kept["list"]], js=script("remember"), **INSTANT)
     kept["keep"].input(None, [kept["keep"], *conversation, saved], [saved, kept["list"]], js=script("keep"), **INSTANT)
     opened = kept["list"].input(sharing.open_kept, [kept["list"], saved], [*outputs, mode], js=script("open"), **RAW)

@@ -11,6 +11,19 @@ from tests.ui.fake_service import FakeService
 SECONDS_PER_TOKEN = 0.01
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """Give each test of the browser a second try, and no other test.
+
+    A browser, its page, a server and what drives them share the processors of a busy machine; now and then one of them
+    loses its connection or its frame, which says nothing about the page. Playwright's own runner tries again for that
+    reason where it runs unattended. A page that is wrong fails both times; the last line of a run
+    counts the second tries.
+    """
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("flaky"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture(scope="module")
 def served() -> FakeService:
     return FakeService()

@@ -106,7 +106,7 @@ def test_a_reader_who_scrolls_up_is_left_there(visit, service):
     visitor.page.mouse.wheel(0, -900)
     visitor.page.wait_for_timeout(300)
     top = wrap.evaluate("wrap => wrap.scrollTop")
-    expect(visitor.replies.last).to_contain_text("第 40 行", timeout=30_000)
+    expect(visitor.replies.last).to_contain_text("第 40 行")
     assert wrap.evaluate("wrap => wrap.scrollTop") == top
 
 

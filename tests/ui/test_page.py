@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
 from bianque.errors import QueueFullError
 from bianque.texts import text
 from bianque.ui.blocks import EXAMPLES
-from tests.ui.fake_service import ADVICE, CONSOLATION, QUESTION, FakeService
+from tests.ui.fake_service import ADVICE, CONSOLATION, DEFAULTS, QUESTION, FakeService
 
 pytestmark = pytest.mark.browser
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -33,7 +34,7 @@ def test_a_conversation_asks_and_then_advises(visit):
 
 
 def test_the_reply_grows_and_lines_are_kept(visit, service):
-    service.seconds_per_token = 0.02
+    service.seconds_per_token = 0.05
     visitor = visit()
     visitor.page.locator("#mode label").nth(2).click()
     visitor.send("我失眠")
@@ -43,25 +44,23 @@ def test_the_reply_grows_and_lines_are_kept(visit, service):
             lengths.add(len(visitor.replies.last.inner_text()))
         visitor.page.wait_for_timeout(40)
     visitor.expect_reply(ADVICE, 2)
-    assert len(lengths) > 5
+    assert len(lengths) > 3
     assert visitor.reply_text() == ADVICE
 
 
 def test_the_stop_button_keeps_what_was_said(visit, service):
     service.seconds_per_token = 0.1
+    service.reply_text = QUESTION * 40  # takes minutes, unless it is stopped
     visitor = visit()
     visitor.send("我失眠")
-    expect(visitor.replies.last).to_contain_text(QUESTION[:3], timeout=15_000)
+    expect(visitor.replies.last).to_contain_text(QUESTION[:3])
     visitor.page.locator("#message .stop-button").click()
-    stopped_at = time.monotonic()
     visitor.expect_idle()
-    # One token takes 0.1 s; the rest is the way to the server and back on a busy machine.
-    assert time.monotonic() - stopped_at < 2
     assert service.num_running == 0
     kept = visitor.reply_text()
-    assert kept and QUESTION.startswith(kept) and kept != QUESTION
+    assert kept and service.reply_text.startswith(kept) and kept != service.reply_text
     expect(visitor.replies.last).to_contain_text("已停止")
-    service.seconds_per_token = 0
+    service.seconds_per_token, service.reply_text = 0, None
     visitor.send("继续")
     visitor.expect_reply(ADVICE, 3)
 
@@ -104,7 +103,7 @@ def test_clear_returns_to_the_greeting_even_while_writing(visit, service):
     service.seconds_per_token = 0.1
     visitor = visit()
     visitor.send("我失眠")
-    expect(visitor.replies.last).to_contain_text(QUESTION[:2], timeout=15_000)
+    expect(visitor.replies.last).to_contain_text(QUESTION[:2])
     visitor.page.locator("#chat button[aria-label='清空对话']").click()
     expect(visitor.messages).to_have_count(0)
     expect(visitor.replies).to_have_count(1)
@@ -124,7 +123,7 @@ def test_an_example_is_sent(visit):
 
 def test_the_mode_changes_defaults_and_greeting(visit, service):
     visitor = visit()
-    visitor.page.locator("#settings button").first.click()
+    visitor.open_panel("settings")
     temperature = visitor.page.locator("#settings input[type=number]").nth(1)
     expect(temperature).to_have_value("0.3")
     visitor.page.locator("#mode label").last.click()
@@ -138,7 +137,7 @@ def test_the_mode_changes_defaults_and_greeting(visit, service):
 
 def test_the_seed_reaches_the_service(visit, service):
     visitor = visit()
-    visitor.page.locator("#settings button").first.click()
+    visitor.open_panel("settings")
     visitor.page.locator("#settings input[type=text]").fill("42")
     visitor.send("我失眠")
     visitor.expect_reply(QUESTION, 2)
@@ -250,7 +249,7 @@ def test_a_phone_needs_no_sideways_scrolling(visit, locale, color_scheme):
     visitor.expect_reply(ADVICE, 2)
     assert visitor.scroll_width() == 390
     expect(visitor.box).to_be_in_viewport(ratio=1)
-    visitor.page.locator("#settings button").first.click()
+    visitor.open_panel("settings")
     assert visitor.scroll_width() == 390
 
 
@@ -298,7 +297,7 @@ CONTRAST = """
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
 def test_text_has_enough_contrast(visit, color_scheme):
     visitor = visit(color_scheme=color_scheme)
-    visitor.page.locator("#settings button").first.click()
+    visitor.open_panel("settings")
     visitor.send("我胸痛")
     visitor.expect_reply(ADVICE, 2)
     visitor.page.wait_for_timeout(500)
@@ -311,12 +310,13 @@ def test_text_has_enough_contrast(visit, color_scheme):
 
 def test_closing_the_tab_frees_the_model(visit, service):
     service.seconds_per_token = 0.2
+    service.reply_text = QUESTION * 40  # takes minutes, unless it is ended
     visitor = visit()
     visitor.send("我失眠")
     wait_until(lambda: service.num_running == 1)
     visitor.page.close()
-    # The whole question would take 5 s.
-    wait_until(lambda: service.num_running == 0, seconds=3)
+    wait_until(lambda: service.num_running == 0)
+    assert service.num_cancelled == 1
 
 
 def test_two_visitors_do_not_see_each_other(visit, service):
@@ -335,8 +335,8 @@ def test_stopping_one_visitor_leaves_the_other(visit, service):
     first, second = visit(), visit()
     first.send("我失眠")
     second.send("我失眠")
-    expect(first.replies.last).to_contain_text(QUESTION[:2], timeout=15_000)
-    expect(second.replies.last).to_contain_text(QUESTION[:2], timeout=15_000)
+    expect(first.replies.last).to_contain_text(QUESTION[:2])
+    expect(second.replies.last).to_contain_text(QUESTION[:2])
     first.page.locator("#message .stop-button").click()
     first.expect_idle()
     second.expect_reply(QUESTION, 2)
@@ -373,6 +373,41 @@ def test_loading_is_shown_until_it_ends(visit, service):
     expect(banner).to_contain_text(text("status_demonstration", "zh"))
 
 
+def test_a_setting_stays_when_the_models_arrive(visit, service):
+    service.is_settled = False
+    visitor = visit()
+    visitor.open_panel("settings")
+    numbers = visitor.page.locator("#settings input[type=number]")
+    numbers.nth(1).fill("1.2")
+    numbers.nth(1).press("Tab")
+    service.default_options = lambda mode: replace(DEFAULTS[mode], top_p=0.55, temperature=0.45)
+    service.is_settled = True
+    expect(numbers.nth(0)).to_have_value("0.55")
+    expect(numbers.nth(1)).to_have_value("1.2")
+    visitor.page.locator("#reset").click()
+    expect(numbers.nth(1)).to_have_value("0.45")
+
+
+def test_a_message_sent_right_after_a_change_of_mode_has_its_settings(visit, service):
+    visitor = visit()
+    waiting = []
+
+    def hold(route):
+        waiting.append(route)
+
+    visitor.page.route("**/gradio_api/run/predict*", hold)
+    visitor.page.locator("#mode label").last.click()
+    visitor.send("我很难过")
+    visitor.see()
+    assert service.calls == []
+    visitor.page.unroute("**/gradio_api/run/predict*")
+    for route in waiting:
+        route.continue_()
+    visitor.expect_reply(CONSOLATION, 2)
+    options = service.calls[-1].options
+    assert (options.mode, options.top_p, options.temperature) == ("soulchat", 0.75, 0.95)
+
+
 # gradio watches for the platform's live editing in a thread, which ends where the platform's package is absent.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_space_asks_no_other_host_either(chromium, serve, monkeypatch):
@@ -398,7 +433,7 @@ def test_the_policy_blocks_other_hosts(visit):
     visitor.foreign_requests.clear()
 
 
-def wait_until(condition, seconds: float = 10) -> None:
+def wait_until(condition, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "timed out"

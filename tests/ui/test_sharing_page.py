@@ -17,7 +17,7 @@ from tests.ui.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.browser
 playwright_api = pytest.importorskip("playwright.sync_api")
-from tests.ui.visitor import Visitor  # noqa: E402
+from tests.ui.visitor import PATIENCE_MS, Visitor  # noqa: E402
 
 expect = playwright_api.expect
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -156,6 +156,65 @@ def test_two_tabs_do_not_overwrite_each_other(visit):
     expect(second.page.locator("#kept-list label")).to_have_count(2)
 
 
+class SlowArrival:
+    """Holds back what the next page asks for after its first event, as a slow network does, until `let_through`."""
+
+    def __init__(self, page) -> None:
+        self._num_passing: int | None = None
+        self._held: list = []
+        page.once("framenavigated", lambda _: self._begin())
+        page.route("**/gradio_api/run/predict*", self._take)
+
+    def _begin(self) -> None:
+        self._num_passing = 1
+
+    def _take(self, route) -> None:
+        if self._num_passing == 0:
+            self._held.append(route)
+            return
+        if self._num_passing is not None:
+            self._num_passing -= 1
+        route.continue_()
+
+    def let_through(self) -> None:
+        """Send what was held back, and hold nothing any more."""
+        self._num_passing = None
+        for route in self._held:
+            route.continue_()
+
+
+@pytest.mark.parametrize("act", ["enter", "button"])
+def test_a_message_sent_before_the_conversation_is_back_follows_it(visit, service, act):
+    visitor = visit()
+    keep(visitor)
+    consult(visitor)
+    slow = SlowArrival(visitor.page)
+    visitor.reload()
+    # What everybody sees first is there, the conversation is not.
+    expect(visitor.replies).to_have_count(1)
+    visitor.box.fill("还要注意什么")
+    if act == "enter":
+        visitor.box.press("Enter")
+    else:
+        visitor.page.locator("#message .submit-button").click()
+    visitor.see()
+    assert visitor.messages.count() == 0 and len(service.calls) == 2
+    slow.let_through()
+    expect(visitor.messages).to_have_text(["我失眠", "一个月了", "还要注意什么"])
+    visitor.expect_reply(ADVICE, 4)
+    assert len(service.calls[-1].messages) == 6
+
+
+def test_what_is_typed_before_the_page_has_come_stays(visit):
+    visitor = visit()
+    slow = SlowArrival(visitor.page)
+    visitor.page.goto(f"{visitor.url}?q={quote('我失眠')}&seed=7")
+    expect(visitor.replies).to_have_count(1)
+    visitor.box.fill("三天了")
+    slow.let_through()
+    expect(visitor.box).to_have_value("我失眠\n三天了")
+
+
 # gradio tells of the lost connection on the console and in a notice.
 def test_a_lost_network_keeps_the_conversation(chromium, url, service):
     proxy = TcpProxy(urlsplit(url).port)
@@ -168,11 +227,22 @@ def test_a_lost_network_keeps_the_conversation(chromium, url, service):
         expect(visitor.replies.last).to_contain_text(ADVICE[:4])
         proxy.cut()
         visitor.page.wait_for_timeout(3000)
+        visitor.box.fill("顺便问一下")
         proxy.mend()
-        expect(visitor.messages).to_have_text(["我失眠", "一个月了", "还要注意什么"], timeout=30_000)
-        expect(visitor.page.locator("#message .submit-button")).to_be_visible(timeout=30_000)
+        # Only the page that is loaded anew says that the reply was stopped.
+        expect(visitor.replies).to_have_count(4)
+        expect(visitor.replies.last).to_contain_text("已停止")
+        expect(visitor.messages).to_have_text(["我失眠", "一个月了", "还要注意什么"])
+        expect(visitor.box).to_have_value("顺便问一下")
+        service.seconds_per_token = 0.01
         visitor.send("谢谢")
         visitor.expect_reply(ADVICE, 5)
+        assert [message.text for message in service.calls[-1].messages if message.role == "user"] == [
+            "我失眠",
+            "一个月了",
+            "还要注意什么",
+            "谢谢",
+        ]
     finally:
         visitor.close()
         proxy.close()
@@ -208,18 +278,18 @@ def outer_page():
 def test_the_compact_view_works_inside_a_page_of_another_site(chromium, url, service, outer_page):
     context = chromium.new_context(locale="en-US", viewport={"width": 900, "height": 1100})
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(PATIENCE_MS)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{outer_page}?app={url}")
     frame = page.frame_locator("iframe")
     replies = frame.locator("#chat [data-testid=bot]")
-    expect(replies).to_have_count(1, timeout=20_000)
+    expect(replies).to_have_count(1)
     assert [name for name in ("#side", ".bq-head", "#examples") if frame.locator(name).is_visible()] == []
     expect(frame.locator(".bq-notice.bq-short")).to_be_in_viewport()
     frame.locator("#message textarea").fill("我失眠")
     frame.locator("#message textarea").press("Enter")
-    expect(replies.last).to_contain_text(QUESTION, timeout=20_000)
+    expect(replies.last).to_contain_text(QUESTION)
     expect(frame.locator("#message .submit-button")).to_be_visible()
     inner = page.frames[1]
     # The address asks for Chinese and light, whatever the browser says; the storage may be denied here.

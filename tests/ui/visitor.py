@@ -10,7 +10,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from bianque.consultation.messages import ReplyOptions
 from bianque.ui.export import Record, to_json
 
-PATIENCE_MS = 15_000
+# For what a busy machine does late; nothing waits so long where all goes well.
+PATIENCE_MS = 60_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 class Visitor:
@@ -39,7 +41,7 @@ class Visitor:
         self.box = self.page.locator("#message textarea")
         self.replies = self.page.locator("#chat [data-testid=bot]")
         self.messages = self.page.locator("#chat [data-testid=user]")
-        expect(self.replies).to_have_count(1, timeout=PATIENCE_MS)
+        expect(self.replies).to_have_count(1)
 
     def beside(self) -> Visitor:
         """Open another tab of the same browser."""
@@ -60,8 +62,8 @@ class Visitor:
 
     def expect_reply(self, text: str, count: int) -> None:
         """Wait until there are `count` replies, the last of which is finished and reads `text`."""
-        expect(self.replies).to_have_count(count, timeout=PATIENCE_MS)
-        expect(self.replies.last.locator(".message-content")).to_have_text(text, timeout=PATIENCE_MS)
+        expect(self.replies).to_have_count(count)
+        expect(self.replies.last.locator(".message-content")).to_have_text(text)
         self.expect_idle()
 
     def expect_idle(self) -> None:
@@ -81,6 +83,15 @@ class Visitor:
     def open_panel(self, name: str) -> None:
         """Open a panel of the side: settings, kept or share."""
         self.page.locator(f"#{name} button.label-wrap").click()
+        expect(self.page.locator(f"#{name} :is(input, textarea)").first).to_be_visible(timeout=PATIENCE_MS)
+        self.see()
+
+    def see(self) -> None:
+        """Wait until what is there has been painted, as nobody acts on a thing before.
+
+        gradio makes the parts of a panel when it is first opened and gives them their values again in the next frame.
+        """
+        self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def reload(self) -> None:
         """Load the page anew in the same tab."""

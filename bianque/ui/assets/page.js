@@ -48,6 +48,85 @@ window.bianque = (() => {
     }
   }
 
+  // ------------------------------------------------------------------ what comes before the visitor's hands
+
+  // A page comes in steps: what everybody sees first, then the conversation and the settings of this visitor. Until the
+  // last has come, the settings cannot be touched, and what is pressed beside the conversation is done afterwards: done
+  // at once, it would go on from a page that is about to be replaced. A change of mode holds things up in the same way
+  // until its settings have come.
+  let isArriving = true;
+  let numChoosing = 0;
+  let pressed = null; // what is to be done afterwards
+  let draft = ""; // was in the box when the connection was lost
+  let typed = ""; // has been typed while the page came
+  const isHeld = () => isArriving || numChoosing > 0;
+  const box = () => document.querySelector("#message textarea");
+  const join = (parts) => parts.filter((part) => part && part.trim()).join("\n");
+
+  function hold() {
+    document.documentElement.classList.toggle("bq-held", isHeld());
+    document.getElementById("side")?.toggleAttribute("inert", isArriving);
+    document.getElementById("settings")?.toggleAttribute("inert", isHeld());
+    if (isHeld() || !pressed) return;
+    setTimeout(pressed); // once gradio has shown what came last
+    pressed = null;
+  }
+
+  const press = (button) => button?.isConnected && button.checkVisibility() && button.click();
+
+  window.addEventListener(
+    "click",
+    (event) => {
+      const button = isHeld() && event.target.closest?.("#main button");
+      if (!button) return;
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      pressed = () => press(button);
+    },
+    true
+  );
+  window.addEventListener(
+    "input",
+    (event) => {
+      if (isArriving && event.target === box()) typed = event.target.value;
+    },
+    true
+  );
+
+  // The words for the box once the page has come: what came with it, what was lost, what was typed meanwhile.
+  function words(shown) {
+    const all = join([shown === typed ? "" : shown, draft, typed]);
+    draft = typed = "";
+    return all === (shown || "") ? SKIP : all;
+  }
+
+  function choosing(...values) {
+    numChoosing += 1;
+    hold();
+    return values;
+  }
+
+  function chosen(...values) {
+    numChoosing = Math.max(0, numChoosing - 1);
+    given = values;
+    hold();
+    return [];
+  }
+
+  // What the sliders were given last. Once the models are there their defaults come, for a slider that still stands so.
+  let given = null;
+  function settle(offered, mode, ...values) {
+    if (!offered || offered.mode !== mode) return values.map(() => SKIP);
+    const old = given || values;
+    given = offered.values;
+    return values.map((value, index) => (value === old[index] ? offered.values[index] : SKIP));
+  }
+
+  function standing(...values) {
+    given = values;
+    return [];
+  }
+
   // ------------------------------------------------------------------ conversations kept in this browser
 
   const EMPTY = { keep: false, list: [] };
@@ -55,7 +134,6 @@ window.bianque = (() => {
   let current = sessionStorage.getItem("bianque.id") || newId();
   let latest = null; // what the page shows, for after a lost connection
   let savedAt = 0;
-  let isRestored = false;
   const incoming = [];
   let channel = null;
   try {
@@ -67,7 +145,8 @@ window.bianque = (() => {
   }
 
   // After a lost connection gradio asks for the server's id until it answers, and then loads the page anew. Only for
-  // this load is the conversation put down, in the tab's own storage, whether or not the visitor lets it be kept.
+  // this load are the conversation and the words in the box put down, in the tab's own storage, whether or not the
+  // visitor lets it be kept. They stay there until the page has them: it may be lost again before.
   let isLost = false;
   const ask = window.fetch.bind(window);
   window.fetch = (resource, ...rest) => {
@@ -75,20 +154,23 @@ window.bianque = (() => {
     return ask(resource, ...rest);
   };
   window.addEventListener("pagehide", () => {
-    if (!isLost || !latest) return;
+    if (!isLost) return;
+    // A page that is lost before it has its conversation holds what it was to begin with.
+    const unsent = join(isArriving ? [draft, typed] : [box()?.value]);
     try {
-      sessionStorage.setItem("bianque.lost", JSON.stringify(latest));
+      sessionStorage.setItem("bianque.lost", JSON.stringify({ conversation: latest, draft: unsent }));
     } catch {
       // denied or full
     }
   });
   try {
-    latest = JSON.parse(sessionStorage.getItem("bianque.lost"));
+    const lost = JSON.parse(sessionStorage.getItem("bianque.lost"));
+    latest = lost?.conversation || null;
+    draft = lost?.draft || "";
     if (latest) current = latest.id;
   } catch {
     latest = null;
   }
-  sessionStorage.removeItem("bianque.lost");
 
   const tell = (change) => channel && channel.postMessage(change);
   const upsert = (list, one) => [one, ...list.filter((other) => other.id !== one.id)];
@@ -137,7 +219,8 @@ window.bianque = (() => {
 
   // Called before the page loads what a visitor sees first, which must not replace what was kept.
   function loading(...values) {
-    isRestored = false;
+    isArriving = true;
+    hold();
     return values;
   }
 
@@ -147,14 +230,19 @@ window.bianque = (() => {
     return [latest || kept, null];
   }
 
-  function restored(saved) {
-    isRestored = true;
+  // Called when all has come, or when it failed to: then the page is better used as it is than not at all.
+  function restored(saved, shown, ...values) {
+    isArriving = false;
+    sessionStorage.removeItem("bianque.lost");
+    given = values;
     const store = apply(saved);
-    return [store.keep, titles(store)];
+    const inBox = words(shown);
+    hold();
+    return [store.keep, titles(store), inBox];
   }
 
   function remember(older, chat, mode, saved) {
-    if (!isRestored) return [SKIP, SKIP];
+    if (isArriving) return [SKIP, SKIP];
     const conversation = snapshot(older, chat, mode);
     latest = conversation.title ? conversation : null;
     const store = apply(saved);
@@ -210,7 +298,8 @@ window.bianque = (() => {
 
   // ------------------------------------------------------------------ link, files, paper
 
-  function link(question, ...values) {
+  // `address` is where everybody finds the page, if it is known; this browser may know it by another name.
+  function link(address, question, ...values) {
     const wanted = new URLSearchParams();
     OPTIONS.forEach((name, index) => {
       const value = values[index];
@@ -218,7 +307,7 @@ window.bianque = (() => {
     });
     for (const name of ["lang", "theme"]) if (params.get(name)) wanted.set(name, params.get(name));
     if (question && question.trim()) wanted.set("q", question.trim());
-    return [`${location.origin}${location.pathname}?${wanted}`];
+    return [`${address || location.origin + location.pathname}?${wanted}`];
   }
 
   function download(file) {
@@ -261,12 +350,18 @@ window.bianque = (() => {
 
   // ------------------------------------------------------------------ keyboard, scroll, clipboard
 
-  // Enter that picks a word of an input method is not meant to send.
+  // Enter that picks a word of an input method is not meant to send; one that comes too early sends afterwards.
   for (const kind of ["keydown", "keypress"]) {
     window.addEventListener(
       kind,
       (event) => {
-        if (event.key === "Enter" && (event.isComposing || event.keyCode === 229)) event.stopImmediatePropagation();
+        if (event.key !== "Enter") return;
+        if (event.isComposing || event.keyCode === 229) event.stopImmediatePropagation();
+        else if (isHeld() && !event.shiftKey && event.target === box()) {
+          event.preventDefault();
+          event.stopImmediatePropagation();
+          pressed = () => press(document.querySelector("#message .submit-button"));
+        }
       },
       true
     );
@@ -329,6 +424,7 @@ window.bianque = (() => {
   let isLooking = false;
   function look() {
     isLooking = false;
+    if (isArriving) hold();
     const wrap = document.querySelector("#chat .bubble-wrap");
     if (wrap && !followed.has(wrap)) {
       followed.add(wrap);
@@ -342,5 +438,8 @@ window.bianque = (() => {
     requestAnimationFrame(look);
   }).observe(document.documentElement, { childList: true, subtree: true, characterData: true });
 
-  return { loading, restore, restored, remember, keep, begin, open, forget, link, download, paper, pick };
+  return {
+    ...{ loading, restore, restored, choosing, chosen, settle, standing },
+    ...{ remember, keep, begin, open, forget, link, download, paper, pick },
+  };
 })();
