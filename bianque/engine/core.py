@@ -54,9 +54,10 @@ class EngineCore:
         self, sequence: Sequence, *, reason: FinishReason | None = None, error: GenerationError | None = None
     ) -> None:
         """End a sequence for its reader, and free its slot unless the worker is computing for it."""
-        sequence.status = SequenceStatus.FINISHED
         sequence.finish_reason = reason
         sequence.error = error
+        sequence.status = SequenceStatus.FINISHED  # last: readers, who take no lock, then see why
+        sequence.wake_readers()
         sequence.changed.notify_all()
         if sequence not in self.busy:
             self._release(sequence)
@@ -81,7 +82,6 @@ class EngineCore:
             self.finish(sequence, reason="stop")
         elif result is not None:
             sequence.append(result)
-            sequence.changed.notify_all()
             if len(sequence.output_ids) >= sequence.max_new_tokens:
                 self.finish(sequence, reason="length")
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence as Ids
 from enum import StrEnum
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal
 
 from bianque.engine.sampling import SamplingParams
@@ -43,7 +44,7 @@ class Sequence:
             before, and after an error.
         error: why it failed.
         is_abandoned: set when its reader was dropped without a word; the engine then ends it at its next turn.
-        changed: notified whenever something of the above changes, or the place in the queue does.
+        changed: notified whenever the status or the place in the queue changes.
         slot: its place in the runner, while it runs.
         sampler: chooses its tokens, from its prefill to its end.
         started_seconds: when it got its slot, on the monotonic clock.
@@ -72,6 +73,7 @@ class Sequence:
         self.slot: int | None = None
         self.sampler: Sampler | None = None
         self.started_seconds: float | None = None
+        self._readers: list[SimpleQueue[None]] = []
         self._submitted = time.monotonic()
         self._first_token: float | None = None
         self._last_token: float | None = None
@@ -80,8 +82,24 @@ class Sequence:
         """Add a generated token."""
         self.output_ids.append(token_id)
         self._last_token = time.monotonic()
+        self.wake_readers()
         if self._first_token is None:
             self._first_token = self._last_token
+
+    def add_reader(self) -> SimpleQueue[None]:
+        """Return a queue that gets an entry whenever there are more tokens, and at the end.
+
+        Readers look at `output_ids` and `status` without the engine's lock: were each of them to take it for every
+        token, all would wait for the worker and the worker for them.
+        """
+        reader: SimpleQueue[None] = SimpleQueue()
+        self._readers.append(reader)
+        return reader
+
+    def wake_readers(self) -> None:
+        """Let every reader look again."""
+        for reader in self._readers:
+            reader.put(None)
 
     @property
     def is_finished(self) -> bool:

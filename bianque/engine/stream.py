@@ -20,6 +20,7 @@ class TokenStream(Iterator[int]):
         self._sequence = sequence
         self._cancel = cancel
         self._num_read = 0
+        self._news = sequence.add_reader()
 
     def __next__(self) -> int:
         """Wait for the next token and return it.
@@ -29,12 +30,16 @@ class TokenStream(Iterator[int]):
             GenerationError: if the sequence failed, after the tokens it has.
         """
         sequence = self._sequence
-        with sequence.changed:
-            sequence.changed.wait_for(lambda: sequence.is_finished or len(sequence.output_ids) > self._num_read)
+        while True:
+            # Looked at before the tokens, so that none of those written before the end is missed.
+            is_finished = sequence.is_finished
             # After a cancel nothing more is wanted: a reader that lags must not go on for what had piled up.
             if self._num_read < len(sequence.output_ids) and sequence.finish_reason != "cancelled":
                 self._num_read += 1
                 return sequence.output_ids[self._num_read - 1]
+            if is_finished:
+                break
+            self._news.get()
         if sequence.error is not None:
             raise GenerationError(sequence.error.key, **sequence.error.params)
         raise StopIteration

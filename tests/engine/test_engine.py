@@ -373,6 +373,16 @@ def test_streamed_tokens_are_the_whole_output(start_engine):
         assert reader.result() == script[:-1] == sequence.output_ids
 
 
+def test_every_reader_of_a_sequence_gets_all_of_it(start_engine):
+    runner = ScriptedRunner({1: [*range(1, 40), EOS]}, is_gated=True)
+    engine = start_engine(runner)
+    sequence = engine.submit([1], GREEDY)
+    readers = [Reader(engine.stream(sequence)) for _ in range(3)]
+    runner.open()
+    assert [reader.result() for reader in readers] == [list(range(1, 40))] * 3
+    assert read(engine, sequence) == list(range(1, 40)), "also who comes when it is finished"
+
+
 @pytest.mark.parametrize(
     ("raised", "key", "params"),
     [

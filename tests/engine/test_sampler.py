@@ -238,3 +238,11 @@ def test_golden_synthetic_row():
     generator = torch.Generator().manual_seed(77)
     draws = [int(torch.multinomial(probs.float(), 1, generator=generator)) for _ in range(17)]
     assert draws == synthetic["torch_manual_seed_77_multinomial_17_draws"]
+
+
+@pytest.mark.parametrize("seed", [0, 11, 2**63 - 1])
+def test_draws_are_those_of_the_generator_one_by_one(seed):
+    """A seed gives the same reply in every version."""
+    sampler, generator = Sampler(SamplingParams(seed=seed)), torch.Generator().manual_seed(seed)
+    for _ in range(100):
+        assert sampler.draw() == float(torch.rand((), generator=generator, dtype=torch.float64))
