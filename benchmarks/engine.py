@@ -2,18 +2,18 @@
 
     python benchmarks/engine.py                                            both demonstration models
     python benchmarks/engine.py --folder FOLDER --family t5 --precision int8     a full-size folder
-    python benchmarks/engine.py --soak 2000                                many requests, memory at every tenth
     python benchmarks/engine.py --joint                                    two engines on one device
 
 Each visitor sends a request, reads the reply to its end and sends the next. Prompts are random tokens, replies have
 their full length (end tokens are not heeded), sampling is BianQue-2.0's (top_k 50, top_p 0.7). Every line is of one
-run; ratios are to the first line of the same run. "outside the model" is what scheduling and sampling take of a step.
+run; ratios are to the first line of the same run. "outside the model" is what scheduling, sampling and handing out
+tokens take of the time; "of the worker" counts the processor time of the engine's thread alone, which other programs
+on the machine do not lengthen.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import itertools
 import os
 import platform
@@ -21,6 +21,8 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,27 @@ class Timed:
 
     runner: Any
     model_seconds: float = 0.0
+    model_cpu_seconds: float = 0.0
     num_steps: int = 0
+    first_cpu: float = 0.0
+    last_cpu: float = 0.0
+
+    @contextmanager
+    def timing(self) -> Iterator[None]:
+        """Count what is run inside: seconds, and seconds of this thread on the processor."""
+        started, cpu_started = time.perf_counter(), time.thread_time()
+        self.first_cpu = self.first_cpu or cpu_started
+        try:
+            yield
+        finally:
+            self.last_cpu = time.thread_time()
+            self.model_cpu_seconds += self.last_cpu - cpu_started
+            self.model_seconds += time.perf_counter() - started
+
+    @property
+    def cpu_share_outside(self) -> float:
+        """Of the worker's processor time from the first call to the last, the share that is not the model's."""
+        return 1 - self.model_cpu_seconds / max(1e-9, self.last_cpu - self.first_cpu)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.runner, name)
@@ -53,20 +75,17 @@ class Timed:
         """Time each layer."""
         steps = self.runner.prefill(slot, prompt_ids)
         while True:
-            started = time.perf_counter()
             try:
-                next(steps)
+                with self.timing():
+                    next(steps)
             except StopIteration as end:
                 return end.value
-            finally:
-                self.model_seconds += time.perf_counter() - started
             yield
 
     def decode(self, slots: list[int], token_ids: list[int]) -> Any:
         """Time a decode step."""
-        started = time.perf_counter()
-        logits = self.runner.decode(slots, token_ids)
-        self.model_seconds += time.perf_counter() - started
+        with self.timing():
+            logits = self.runner.decode(slots, token_ids)
         self.num_steps += 1
         return logits
 
@@ -137,11 +156,6 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
 
 
-def resident_megabytes() -> float:
-    """Return this process's resident memory."""
-    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 def measure(name: str, runner: Any, options: argparse.Namespace) -> list[tuple[int, Load]]:
     """Print the table of one model and return it."""
     print(
@@ -151,11 +165,11 @@ def measure(name: str, runner: Any, options: argparse.Namespace) -> list[tuple[i
     print("visitors  tokens/s  ratio  first p50   p95     gap p50    p95    outside the model")
     table: list[tuple[int, Load]] = []
     for num_visitors in options.visitors:
+        if not table:
+            with Engine(runner, eos_token_ids=()) as engine:  # libraries set up their buffers
+                run_load(engine, runner, 1, 1, options.prompt, min(4, options.reply))
         timed = Timed(runner)
         with Engine(timed, max_waiting=1000, eos_token_ids=()) as engine:
-            if not table:
-                run_load(engine, runner, 1, 1, options.prompt, min(4, options.reply))  # libraries set up their buffers
-            timed.model_seconds, timed.num_steps = 0.0, 0
             load = run_load(engine, runner, num_visitors, options.rounds, options.prompt, options.reply)
         table.append((num_visitors, load))
         outside = load.seconds - timed.model_seconds
@@ -164,7 +178,8 @@ def measure(name: str, runner: Any, options: argparse.Namespace) -> list[tuple[i
             f"{load.tokens_per_second / table[0][1].tokens_per_second:6.2f} "
             f"{percentile(load.first, 0.5):8.3f} s {percentile(load.first, 0.95):6.3f} s "
             f"{percentile(load.gaps, 0.5) * 1e3:7.1f} {percentile(load.gaps, 0.95) * 1e3:7.1f} ms "
-            f"{outside / max(1, timed.num_steps) * 1e3:7.2f} ms a step, {outside / load.seconds:.1%}",
+            f"{outside / max(1, timed.num_steps) * 1e3:7.2f} ms a step, {outside / load.seconds:.1%}; "
+            f"{timed.cpu_share_outside:.1%} of the worker",
             flush=True,
         )
     return table
@@ -176,15 +191,18 @@ def measure_wait(runner: Any, options: argparse.Namespace) -> None:
         choose = random.Random(0)
         params = SamplingParams(max_new_tokens=options.reply, seed=1)
         list(engine.stream(engine.submit(make_prompt(runner, options.prompt, choose), params)))
-        full = [engine.submit(make_prompt(runner, options.prompt, choose), params) for _ in range(runner.num_slots)]
-        late = engine.submit(make_prompt(runner, options.prompt, choose), params)
-        told = engine.expected_wait_seconds(late)
-        next(iter(engine.stream(late)))
-        assert told is not None and late.time_to_first_token_seconds is not None and full
-        print(
-            f"visitor {runner.num_slots + 1} of {runner.num_slots} slots: told {told:.1f} s to wait "
-            f"(from one reply alone), first token after {late.time_to_first_token_seconds:.1f} s"
-        )
+        for known in ("one reply alone", "a full house"):
+            for _ in range(runner.num_slots):
+                engine.submit(make_prompt(runner, options.prompt, choose), params)
+            late = engine.submit(make_prompt(runner, options.prompt, choose), params)
+            told = engine.expected_wait_seconds(late)
+            next(iter(engine.stream(late)))
+            engine.wait_idle()
+            assert told is not None and late.time_to_first_token_seconds is not None
+            print(
+                f"visitor {runner.num_slots + 1} of {runner.num_slots} slots: told {told:.2f} s to the first token "
+                f"(from {known}), it came after {late.time_to_first_token_seconds:.2f} s"
+            )
 
 
 def measure_joint(runners: dict[str, Any], options: argparse.Namespace) -> None:
@@ -214,42 +232,6 @@ def measure_joint(runners: dict[str, Any], options: argparse.Namespace) -> None:
                 for name, load in loads.items()
             ),
             flush=True,
-        )
-
-
-def soak(name: str, runner: Any, options: argparse.Namespace) -> None:
-    """Run many requests, every fourth given up on the way, and print the memory."""
-    print(f"\n{name}: soak of {options.soak} requests by {options.joint_visitors} visitors, one in four given up")
-    memory = []
-    with Engine(runner, max_waiting=64) as engine:
-
-        def visit_some(seed: int, num_requests: int) -> None:
-            choose = random.Random(seed)
-            for _ in range(num_requests):
-                prompt_ids = make_prompt(runner, choose.randrange(8, options.prompt), choose)
-                params = SamplingParams(max_new_tokens=choose.randrange(1, options.reply), seed=choose.getrandbits(30))
-                with engine.stream(engine.submit(prompt_ids, params)) as stream:
-                    num_wanted = choose.randrange(1, 20) if choose.random() < 0.25 else options.reply
-                    for _ in zip(range(num_wanted), stream, strict=False):
-                        pass
-
-        started = time.perf_counter()
-        num_each = max(1, options.soak // 10 // options.joint_visitors)
-        for part in range(11):  # the first is for warming up
-            threads = [
-                threading.Thread(target=visit_some, args=(100 * part + seed, num_each))
-                for seed in range(options.joint_visitors)
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            engine.wait_idle()
-            gc.collect()
-            memory.append(resident_megabytes())
-        print(
-            f"resident MB after each tenth: {' '.join(f'{value:.0f}' for value in memory)}; "
-            f"growth after warming up {memory[-1] - memory[0]:+.1f} MB in {time.perf_counter() - started:.0f} s"
         )
 
 
@@ -293,7 +275,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="0 leaves it to torch")
     parser.add_argument("--joint", action="store_true", help="two engines at once instead")
     parser.add_argument("--joint-visitors", type=int, default=4)
-    parser.add_argument("--soak", type=int, default=0, help="so many requests instead")
     parser.add_argument("--plot", type=Path, help="a PNG file (needs matplotlib)")
     options = parser.parse_args()
     if options.threads:
@@ -318,11 +299,8 @@ def main() -> None:
         return
     tables = {}
     for name, runner in runners.items():
-        if options.soak:
-            soak(name, runner, options)
-        else:
-            tables[name] = measure(name, runner, options)
-            measure_wait(runner, options)
+        tables[name] = measure(name, runner, options)
+        measure_wait(runner, options)
     if options.plot and tables:
         plot(tables, options.plot)
 

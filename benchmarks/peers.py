@@ -1,7 +1,12 @@
 """The engine beside other ways to run the same models on this machine, in one run.
 
-    python benchmarks/peers.py --t5 FOLDER                         transformers' generate, CTranslate2 if installed
-    python benchmarks/peers.py --chatglm FOLDER --precision int8 --ggml FILE     chatglm.cpp if installed
+    python benchmarks/peers.py --t5 FOLDER --precision int8           transformers' generate, CTranslate2 if installed
+    python benchmarks/peers.py --chatglm FOLDER --precision int8      transformers' generate, chatglm.cpp if installed
+
+Folders with random weights of the published sizes: `scripts/make_checkpoint.py FOLDER --model bianque-1`. CTranslate2
+is in the group `bench`; it gets the folder converted by its own converter. chatglm.cpp gets random weights of the same
+sizes (q8_0, or q4_0 beside int4) unless `--ggml` names a file. Its package, chatglm-cpp 0.4.2, is built from source,
+with CMAKE_POLICY_VERSION_MINIMUM=3.5 for a CMake of today.
 
 Every way gets the same prompts of random tokens and writes the same number of tokens, greedy, end tokens not heeded
 where the library lets one say so. Lines with several chats at once hold the tokens of all of them a second, prompts
@@ -15,7 +20,6 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import random
 import sys
 import tempfile
@@ -28,6 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from benchmarks.chatglm_cpp_file import write_model
+from benchmarks.cpu_linear import cpu_name
 from bianque.engine.chatglm_runner import ChatGLMRunner
 from bianque.engine.engine import Engine
 from bianque.engine.sampling import SamplingParams
@@ -88,13 +94,16 @@ def ctranslate2(folder: Path, compute_type: str) -> Way | None:
     return generate
 
 
-def chatglm_cpp(file: Path) -> Way | None:
+def chatglm_cpp(file: Path | None, bits: int, config: Any) -> Way | None:
     """Return chatglm.cpp, one chat after the other; None where it is not installed."""
     if importlib.util.find_spec("chatglm_cpp") is None:
         print("chatglm.cpp is not installed")
         return None
     import chatglm_cpp as library
 
+    if file is None:
+        file = Path(tempfile.mkdtemp(prefix="bianque-peers-")) / "model.ggml"
+        write_model(file, bits, config)
     pipeline = library.Pipeline(str(file))
 
     def generate(prompts: list[list[int]], reply: int) -> int:
@@ -148,8 +157,8 @@ def measure_t5(options: argparse.Namespace) -> None:
     model: Any = load_weights(options.t5, "t5", device="cpu", precision=options.precision)
     runner = T5Runner(model, num_slots=options.chats, max_prompt_len=options.prompt, max_new_tokens=options.reply)
     ways: dict[str, Way | None] = {f"this engine, {options.precision}": ours(runner)}
-    compute_type = "int8" if options.precision == "int8" else "float32"
-    ways[f"CTranslate2, {compute_type}"] = ctranslate2(options.t5, compute_type)
+    for compute_type in ("int8", "float32"):
+        ways[f"CTranslate2, {compute_type}"] = ctranslate2(options.t5, compute_type)
     ways[f"transformers' generate, {options.precision}"] = transformers_generate(model)
     measure(ways, make_prompts(options, [1]), options)
 
@@ -159,8 +168,9 @@ def measure_chatglm(options: argparse.Namespace) -> None:
     model: Any = load_weights(options.chatglm, "chatglm", device="cpu", precision=options.precision)
     runner = ChatGLMRunner(model, num_slots=options.chats, max_len=options.prompt + options.reply)
     ways: dict[str, Way | None] = {f"this engine, {options.precision}": ours(runner)}
-    if options.ggml:
-        ways[f"chatglm.cpp, {options.ggml.name}"] = chatglm_cpp(options.ggml)
+    bits = 4 if options.precision == "int4" else 8
+    name = options.ggml.name if options.ggml else f"q{bits}_0, random weights"
+    ways[f"chatglm.cpp, {name}"] = chatglm_cpp(options.ggml, bits, model.config)
     ways[f"transformers' generate, {options.precision}"] = transformers_generate(model)
     measure(ways, make_prompts(options, [model.config.gmask_token_id, model.config.bos_token_id]), options)
 
@@ -170,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--t5", type=Path, help="a snapshot of a T5")
     parser.add_argument("--chatglm", type=Path, help="a snapshot of a ChatGLM-6B")
-    parser.add_argument("--ggml", type=Path, help="the same model as chatglm.cpp's file")
+    parser.add_argument("--ggml", type=Path, help="a model file for chatglm.cpp")
     parser.add_argument("--precision", choices=("fp32", "bf16", "int8", "int4"), default="fp32")
     parser.add_argument("--chats", type=int, default=8)
     parser.add_argument("--prompt", type=int, default=64)
@@ -178,7 +188,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
         f"load {os.getloadavg()[0]:.1f}, torch {torch.__version__}"
     )
     if options.t5:
