@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -105,6 +106,8 @@ def test_a_dialogue_lies_whole_in_one_split_and_so_do_those_that_begin_alike(tmp
     assert all(2 <= len(starts[split]) <= 28 for split in ("validation", "test"))
     build_corpus(tmp_path / "two", [("user", table)], options)
     assert every(tmp_path / "two", "samples") == splits
+    build_corpus(tmp_path / "three", [("user", table)], replace(options, seed=1))
+    assert every(tmp_path / "three", "samples") != splits
 
 
 def test_lengths_are_limited_as_inference_limits_them(tmp_path):

@@ -69,6 +69,19 @@ def test_what_is_clean_stays_and_counts_as_unchanged():
     assert all(count.seen == 1 and not count.changed for count in cleaner.counts.values())
 
 
+def test_less_than_half_of_the_report_may_be_an_answer():
+    report, part = "P 咳嗽三天有痰，夜里睡不好，也没有食欲。", "P 夜里睡不好也没"
+    kept = talk(report, "D 现在呢？", part)
+    assert list(STEPS["repeated_reports"](kept)) == kept
+    assert len(list(STEPS["repeated_reports"](talk(report, "D 现在呢？", part + "有食欲")))) == 2
+
+
+def test_a_short_message_was_not_cut():
+    whole = talk("P 有点感", "P 冒已经好了", "D 多喝水")
+    assert list(STEPS["cut_words"](whole)) == whole
+    assert len(STEPS["cut_words"](talk("P 上个星期我有点感", "P 冒已经好了", "D 多喝水"))) == 2
+
+
 @pytest.mark.parametrize("lines", [["P 在吗", "P 咳嗽"], ["D 您好", "D 在吗"], ["P 无", "D 多喝水"]])
 def test_a_dialogue_in_which_one_alone_speaks_is_dropped(lines):
     cleaner = Cleaner()
@@ -92,6 +105,8 @@ KEPT = [
     "我叫他别吃辣",
     "血压138，体重110，1990年发病",
     "白细胞13800000000000个",
+    "单号913800000000",
+    "系数0.13800000000",
     "化验单编号里有2023年11月",
     "微信发给您",
     "姓名不方便说",
