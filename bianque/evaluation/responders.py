@@ -6,13 +6,14 @@ trimming, clean-up and all.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
-from bianque.consultation.messages import Message, ReplyOptions
+from bianque.consultation.messages import Message, Mode, ReplyOptions
 from bianque.consultation.service import MODE_JOBS, ConsultationService
 from bianque.engine.engine import Engine
 from bianque.manager.loader import LoadedModel, load_model
@@ -103,17 +104,28 @@ class ServiceResponder:
         self._manager.start()
         self._manager.wait()
         try:
-            self._manager.get(MODE_JOBS[options.mode])
+            self.in_mode(options.mode)
         except BaseException:
             self.close()
             raise
 
+    def in_mode(self, mode: Mode) -> ServiceResponder:
+        """Return a responder over the same models that answers in another mode; it ends with this one.
+
+        Raises:
+            ModelUnavailableError: if the mode's model cannot be loaded.
+        """
+        self._manager.get(MODE_JOBS[mode])
+        other = copy.copy(self)
+        other._options = replace(self._options, mode=mode)
+        return other
+
     def describe(self) -> dict[str, Any]:
-        """Return mode, models with device and precision, and decoding."""
+        """Return mode, models with revision, device and precision, and decoding."""
         models = {
             status.job.value: {
                 name: str(value)
-                for name in ("name", "device", "precision", "dtype")
+                for name in ("name", "revision", "device", "precision")
                 if (value := getattr(status, name, None))
             }
             for status in self._service.status().models

@@ -28,6 +28,12 @@ class FakeResponder:
     def close(self):
         pass
 
+    def in_mode(self, mode):
+        """Return a responder of the same answers that is told apart by its description."""
+        other = FakeResponder(self.answer, mode.value)
+        other.asked = self.asked
+        return other
+
 
 def answer(text: str | None) -> tuple[int, dict]:
     """Return status and body of an endpoint's answer."""

@@ -108,4 +108,5 @@ def test_the_command_lets_an_endpoint_talk_with_the_scripted_patient(endpoint, t
     assert stored["figures"]["all"]["questions before advice"]["value"] == 0.5
     dialogues = (tmp_path / "run" / "dialogues.jsonl").read_text("utf-8").splitlines()
     assert [len(json.loads(line)["messages"]) for line in dialogues] == [4, 2]
-    assert main(arguments) == 1  # the results of a run are not overwritten unasked
+    assert main(arguments) == 0 and len(requests) == 3  # a finished run is taken over
+    assert main([*arguments, "--temperature", "1"]) == 1  # another one is not overwritten unasked

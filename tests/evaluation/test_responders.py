@@ -49,6 +49,14 @@ def test_joint_mode_follows_the_policy(responder):
     assert made.describe()["mode"] == "joint"
 
 
+def test_other_modes_answer_with_the_same_models(responder):
+    answers = {Job.ASKER: lambda prompt: "有痰吗？", Job.ADVISER: lambda prompt: "多喝水。"}
+    made = responder(answers)
+    adviser = made.in_mode(Mode.ADVISER)
+    assert adviser.reply(PROMPT).text == "多喝水。" and made.reply(PROMPT).text == "有痰吗？"
+    assert (adviser.describe()["mode"], made.describe()["mode"]) == ("bianque-2.0", "joint")
+
+
 def test_a_model_that_writes_nothing_is_an_error(responder):
     made = responder({Job.ASKER: lambda prompt: "", Job.ADVISER: lambda prompt: ""}, Mode.ADVISER)
     with pytest.raises(GenerationError):
