@@ -8,10 +8,10 @@
  *
  * fp16 weights. They and x are multiplied in fp32; one vector of eight sums for each block, then as above.
  *
- * Work. Rows of W are handed out in chunks, so that a thread that loses its core for a while holds up one chunk. A chunk
- * takes TILE rows of W at a time: a block of them is unpacked to int16 (or fp32) into scratch memory that stays in the
- * cache, and multiplied with all rows of x, four by two in registers. For a single row of x, where each weight is used
- * once, SINGLE_TILE rows of W are unpacked and multiplied in registers as they come from memory.
+ * Work. Rows of W are handed out in chunks, so that a thread that loses its core for a while holds up one chunk. A block
+ * of STRIP_ROWS rows of W is multiplied with all rows of x, two by two; every pass unpacks it anew in registers, which is
+ * cheaper than to store it unpacked and load that, and asks for its share of the block that comes next. For many rows of
+ * x, whose block then stays in the cache, WIDE_TILE rows of W take their turns with it.
  *
  * Order of columns. Unpacking is cheapest when columns of a group come out permuted; x is stored in the same order.
  *
@@ -27,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BLOCK = 512, GROUP = 64, LANES = 16, SINGLE_TILE = 4, TILE = 8, WIDE_TILE = 32, MANY_ROWS = 16 };
+enum { BLOCK = 512, GROUP = 64, LANES = 16, LINE = 64, STRIP_ROWS = 4, WIDE_TILE = 32, MANY_ROWS = 16 };
 enum { MAX_HELPERS = 255 };
 enum { SPIN_NANOSECONDS = 50000 };
 
@@ -50,8 +50,8 @@ typedef struct {
 /* --- x ------------------------------------------------------------------------------------------------------------
  *
  * Rows are stored two by two, the last one alone if their number is odd: within a block, LANES values of one row, LANES
- * of the other, and so on. W's scratch does the same with four rows. Loads then run through memory in order; rows side
- * by side at a power of two would fall into the same banks of the cache. */
+ * of the other, and so on. Loads then run through memory in order; rows side by side at a power of two would fall into
+ * the same banks of the cache. */
 
 static inline int64_t columns_at(const Job *job, int64_t row) { return (row | 1) < job->rows ? 2 : 1; }
 
@@ -131,280 +131,211 @@ static void pack_rows(Job *job, int64_t first, int64_t last) {
         }
 }
 
-/* --- W ------------------------------------------------------------------------------------------------------------ */
+/* --- products of a block of four rows of W and one or two rows of x -------------------------------------------------- */
 
-static inline void unpack_group(const uint8_t *weight, int bits, int16_t *unpacked) {
-    __m256i *to = (__m256i *)unpacked;
-    if (bits == 8) {
-        for (int part = 0; part < GROUP / LANES; part++)
-            _mm256_store_si256(to + 4 * part,
-                               _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(weight + part * LANES))));
-        return;
-    }
-    __m256i words = _mm256_loadu_si256((const __m256i *)weight);
-    _mm256_store_si256(to, _mm256_srai_epi16(words, 12));
-    _mm256_store_si256(to + 4, _mm256_srai_epi16(_mm256_slli_epi16(words, 4), 12));
-    _mm256_store_si256(to + 8, _mm256_srai_epi16(_mm256_slli_epi16(words, 8), 12));
-    _mm256_store_si256(to + 12, _mm256_srai_epi16(_mm256_slli_epi16(words, 12), 12));
-}
+typedef struct {
+    const uint8_t *weight;  /* of the first row */
+    int64_t row_bytes;
+    int64_t count;          /* of columns, a multiple of GROUP */
+    int64_t ahead;          /* from a byte to the one in its place in the block that comes next */
+    int64_t begin, end;     /* of what this pass asks for, in bytes of a row */
+} Strip;
 
-static void unpack_row(const uint8_t *weight, int64_t count, int bits, int16_t *unpacked) {
-    int64_t start = 0;
-    for (; start + GROUP <= count; start += GROUP) {
-        _mm_prefetch((const char *)weight + (start + BLOCK) * bits / 8, _MM_HINT_T0);
-        unpack_group(weight + start * bits / 8, bits, unpacked + 4 * start);
-    }
-    if (start < count) {
-        uint8_t rest[GROUP] = {0};
-        memcpy(rest, weight + start * bits / 8, (count - start) * bits / 8);
-        unpack_group(rest, bits, unpacked + 4 * start);
-    }
-}
-
-static void unpack_half_row(const uint16_t *weight, int64_t count, float *unpacked) {
-    for (int64_t start = 0; start < count; start += GROUP) {
-        uint16_t rest[GROUP] = {0};
-        const uint16_t *group = weight + start;
-        _mm_prefetch((const char *)(group + BLOCK), _MM_HINT_T0);
-        _mm_prefetch((const char *)(group + BLOCK) + 64, _MM_HINT_T0);
-        if (count - start < GROUP) {
-            memcpy(rest, group, (count - start) * sizeof *rest);
-            group = rest;
-        }
-        for (int i = 0; i < GROUP; i += 8)
-            _mm256_store_ps(unpacked + 4 * (start + i), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(group + i))));
-    }
-}
-
-/* --- products of four rows of W and one or two of x ---------------------------------------------------------------- */
+#define INLINE inline __attribute__((always_inline)) void
+/* Functions of their own: put into their caller, their sums no longer fit the registers, at a third of the speed. */
+#define ALONE static __attribute__((noinline)) void
 
 /* Keep a vector that is used more than once in a register: compilers would load it again for every use. */
 #define KEEP(vector) __asm__("" : "+x"(vector))
+/* sum += product, in its register: compilers add into another one and move that back. */
+#define ADD(sum, product) __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(product))
 
-static inline void add_integers(const __m256i *sums, float scale, float *total) {
-    __m256i halves = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
+/* Inlined by force: a function that only prefetches has no effect that a compiler sees, and calls of it are dropped. */
+static INLINE prefetch_rows(const Strip *strip, int64_t offset) {
+    if (offset < strip->begin || offset >= strip->end) return;
+    for (int r = 0; r < STRIP_ROWS; r++)
+        _mm_prefetch((const char *)strip->weight + r * strip->row_bytes + offset + strip->ahead, _MM_HINT_T0);
+}
+
+static INLINE add_integers(__m256i a, __m256i b, __m256i c, __m256i d, float scale, float *total) {
+    __m256i halves = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
     __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
     _mm_storeu_ps(total, _mm_fmadd_ps(_mm_cvtepi32_ps(sum), _mm_set1_ps(scale), _mm_loadu_ps(total)));
 }
 
-static inline void add_floats(const __m256 *sums, float *total) {
-    __m256 halves = _mm256_hadd_ps(_mm256_hadd_ps(sums[0], sums[1]), _mm256_hadd_ps(sums[2], sums[3]));
+static INLINE add_floats(__m256 a, __m256 b, __m256 c, __m256 d, float *total) {
+    __m256 halves = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
     __m128 sum = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
     _mm_storeu_ps(total, _mm_add_ps(_mm_loadu_ps(total), sum));
 }
 
-/* `columns` is known when this is compiled. */
-static inline __attribute__((always_inline)) void multiply(const int16_t *weight, const int16_t *x, int64_t count,
-                                                           int columns, const float *scale, float *const *total) {
-    __m256i sums[2][4];
-    for (int c = 0; c < columns; c++)
-        for (int r = 0; r < 4; r++) sums[c][r] = _mm256_setzero_si256();
-    for (int64_t step = 0; step < count / LANES; step++) {
-        __m256i value[2];
-        for (int c = 0; c < columns; c++) {
-            value[c] = _mm256_load_si256((const __m256i *)x + step * columns + c);
-            KEEP(value[c]);
-        }
-        for (int r = 0; r < 4; r++) {
-            __m256i factor = _mm256_load_si256((const __m256i *)weight + step * 4 + r);
-            KEEP(factor);
-            for (int c = 0; c < columns; c++)
-                sums[c][r] = _mm256_add_epi32(sums[c][r], _mm256_madd_epi16(factor, value[c]));
-        }
-    }
-    for (int c = 0; c < columns; c++) add_integers(sums[c], scale[c], total[c]);
-}
-
-static inline __attribute__((always_inline)) void multiply_half(const float *weight, const float *x, int64_t count,
-                                                                int columns, float *const *total) {
-    __m256 sums[2][4];
-    for (int c = 0; c < columns; c++)
-        for (int r = 0; r < 4; r++) sums[c][r] = _mm256_setzero_ps();
-    for (int64_t step = 0; step < count / 8; step++) {
-        __m256 value[2];
-        for (int c = 0; c < columns; c++) {
-            value[c] = _mm256_load_ps(x + (step * columns + c) * 8);
-            KEEP(value[c]);
-        }
-        for (int r = 0; r < 4; r++) {
-            __m256 factor = _mm256_load_ps(weight + (step * 4 + r) * 8);
-            KEEP(factor);
-            for (int c = 0; c < columns; c++) sums[c][r] = _mm256_fmadd_ps(factor, value[c], sums[c][r]);
-        }
-    }
-    for (int c = 0; c < columns; c++) add_floats(sums[c], total[c]);
-}
-
-/* Functions of their own: put into their caller, their sums no longer fit the registers, at a third of the speed. */
-#define ALONE static __attribute__((noinline)) void
-
-ALONE multiply_pair(const int16_t *weight, const int16_t *x, int64_t count, const float *scale, float *const *total) {
-    multiply(weight, x, count, 2, scale, total);
-}
-
-ALONE multiply_one(const int16_t *weight, const int16_t *x, int64_t count, const float *scale, float *const *total) {
-    multiply(weight, x, count, 1, scale, total);
-}
-
-ALONE multiply_half_pair(const float *weight, const float *x, int64_t count, float *const *total) {
-    multiply_half(weight, x, count, 2, total);
-}
-
-ALONE multiply_half_one(const float *weight, const float *x, int64_t count, float *const *total) {
-    multiply_half(weight, x, count, 1, total);
-}
-
-/* --- products of four rows of W and the only row of x, in the same order of sums ------------------------------------- */
-
-typedef struct {
-    const uint8_t *weight;  /* of the first of the four rows */
-    int64_t row_bytes;
-    int64_t ahead;          /* from there to what is read next */
-    int64_t count;          /* a multiple of GROUP */
-} Strip;
-
-/* Ask for the line that stands `ahead` of `weight`, in each of the four rows. */
-static inline void prefetch_rows(const Strip *strip, int64_t offset) {
-    for (int r = 0; r < 4; r++)
-        _mm_prefetch((const char *)strip->weight + r * strip->row_bytes + offset + strip->ahead, _MM_HINT_T0);
-}
-
-ALONE multiply_strip_int8(const Strip *strip, const int16_t *x, const float *scale, float *total) {
-    __m256i sums[4] = {0};
+/* `columns`, 1 or 2 rows of x, is known when this is compiled. */
+static INLINE multiply_int8(const Strip *strip, const int16_t *x, int columns, const float *scale, float *total) {
+    __m256i a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0}, b0 = {0}, b1 = {0}, b2 = {0}, b3 = {0};
     for (int64_t start = 0; start < strip->count; start += GROUP) {
+        const uint8_t *weight = strip->weight + start;
         prefetch_rows(strip, start);
-        for (int part = 0; part < GROUP / LANES; part++) {
-            __m256i value = _mm256_load_si256((const __m256i *)(x + start) + part);
-            KEEP(value);
-            for (int r = 0; r < 4; r++) {
-                const uint8_t *weight = strip->weight + r * strip->row_bytes + start + part * LANES;
-                __m256i factor = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)weight));
-                sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(factor, value));
+        for (int part = 0; part < GROUP / LANES; part++, weight += LANES, x += columns * LANES) {
+            __m256i a = _mm256_load_si256((const __m256i *)x), b = a;
+            KEEP(a);
+            if (columns == 2) {
+                b = _mm256_load_si256((const __m256i *)x + 1);
+                KEEP(b);
             }
+#define STEP(r) { \
+            __m256i factor = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(weight + r * strip->row_bytes))); \
+            KEEP(factor); \
+            ADD(a##r, _mm256_madd_epi16(factor, a)); \
+            if (columns == 2) ADD(b##r, _mm256_madd_epi16(factor, b)); }
+            STEP(0) STEP(1) STEP(2) STEP(3)
+#undef STEP
         }
     }
-    add_integers(sums, *scale, total);
+    add_integers(a0, a1, a2, a3, scale[0], total);
+    if (columns == 2) add_integers(b0, b1, b2, b3, scale[1], total + STRIP_ROWS);
 }
 
-ALONE multiply_strip_int4(const Strip *strip, const int16_t *x, const float *scale, float *total) {
-    __m256i sums[4] = {0};
-    for (int64_t start = 0; start < strip->count; start += GROUP) {
+static INLINE multiply_int4(const Strip *strip, const int16_t *x, int columns, const float *scale, float *total) {
+    __m256i a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0}, b0 = {0}, b1 = {0}, b2 = {0}, b3 = {0};
+    for (int64_t start = 0; start < strip->count; start += GROUP, x += columns * GROUP) {
+        const uint8_t *weight = strip->weight + start / 2;
+        const __m256i *value = (const __m256i *)x;
         if (start % (2 * GROUP) == 0) prefetch_rows(strip, start / 2);
-        __m256i value[4];
-        for (int part = 0; part < 4; part++) {
-            value[part] = _mm256_load_si256((const __m256i *)(x + start) + part);
-            KEEP(value[part]);
-        }
-        for (int r = 0; r < 4; r++) {
-            __m256i words = _mm256_loadu_si256((const __m256i *)(strip->weight + r * strip->row_bytes + start / 2));
-            __m256i high = _mm256_madd_epi16(_mm256_srai_epi16(words, 12), value[0]);
-            __m256i second = _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(words, 4), 12), value[1]);
-            __m256i third = _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(words, 8), 12), value[2]);
-            __m256i low = _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(words, 12), 12), value[3]);
-            __m256i both = _mm256_add_epi32(_mm256_add_epi32(high, second), _mm256_add_epi32(third, low));
-            sums[r] = _mm256_add_epi32(sums[r], both);
-        }
+#define PART(r, part, nibbles) { \
+            __m256i factor = _mm256_srai_epi16(nibbles, 12); \
+            KEEP(factor); \
+            ADD(a##r, _mm256_madd_epi16(factor, _mm256_load_si256(value + part * columns))); \
+            if (columns == 2) ADD(b##r, _mm256_madd_epi16(factor, _mm256_load_si256(value + part * columns + 1))); }
+#define STEP(r) { \
+            __m256i words = _mm256_loadu_si256((const __m256i *)(weight + r * strip->row_bytes)); \
+            PART(r, 0, words) \
+            PART(r, 1, _mm256_slli_epi16(words, 4)) \
+            PART(r, 2, _mm256_slli_epi16(words, 8)) \
+            PART(r, 3, _mm256_slli_epi16(words, 12)) }
+        STEP(0) STEP(1) STEP(2) STEP(3)
+#undef STEP
+#undef PART
     }
-    add_integers(sums, *scale, total);
+    add_integers(a0, a1, a2, a3, scale[0], total);
+    if (columns == 2) add_integers(b0, b1, b2, b3, scale[1], total + STRIP_ROWS);
 }
 
-ALONE multiply_strip_half(const Strip *strip, const float *x, float *total) {
-    __m256 sums[4] = {0};
+static INLINE multiply_half(const Strip *strip, const float *x, int columns, float *total) {
+    __m256 a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0}, b0 = {0}, b1 = {0}, b2 = {0}, b3 = {0};
     for (int64_t start = 0; start < strip->count; start += 32) {
+        const uint8_t *weight = strip->weight + 2 * start;
         prefetch_rows(strip, 2 * start);
-        for (int i = 0; i < 32; i += 8) {
-            __m256 value = _mm256_load_ps(x + start + i);
-            KEEP(value);
-            for (int r = 0; r < 4; r++) {
-                const uint8_t *weight = strip->weight + r * strip->row_bytes + 2 * (start + i);
-                __m256 factor = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)weight));
-                sums[r] = _mm256_fmadd_ps(factor, value, sums[r]);
+        for (int i = 0; i < 32; i += 8, weight += 16, x += columns * 8) {
+            __m256 a = _mm256_load_ps(x), b = a;
+            KEEP(a);
+            if (columns == 2) {
+                b = _mm256_load_ps(x + 8);
+                KEEP(b);
             }
+#define STEP(r) { \
+            __m256 factor = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(weight + r * strip->row_bytes))); \
+            KEEP(factor); \
+            a##r = _mm256_fmadd_ps(factor, a, a##r); \
+            if (columns == 2) b##r = _mm256_fmadd_ps(factor, b, b##r); }
+            STEP(0) STEP(1) STEP(2) STEP(3)
+#undef STEP
         }
     }
-    add_floats(sums, total);
+    add_floats(a0, a1, a2, a3, total);
+    if (columns == 2) add_floats(b0, b1, b2, b3, total + STRIP_ROWS);
 }
 
-static void multiply_strip(const Job *job, int64_t first, int64_t block, int64_t count, float *total) {
-    int64_t block_bytes = BLOCK * job->bits / 8, is_last = block == job->blocks - 1;
-    Strip strip = {.weight = job->weight + first * job->row_bytes + block * block_bytes, .row_bytes = job->row_bytes,
-                   .ahead = is_last ? SINGLE_TILE * job->row_bytes - block * block_bytes : block_bytes, .count = count};
-    const void *x = job->packed + packed_at(job, block, 0) * (job->bits == 16 ? sizeof(float) : sizeof(int16_t));
-    if (job->bits == 16) multiply_strip_half(&strip, x, total);
-    else if (job->bits == 8) multiply_strip_int8(&strip, x, job->x_scale + block, total);
-    else multiply_strip_int4(&strip, x, job->x_scale + block, total);
+ALONE multiply_int8_pair(const Strip *strip, const int16_t *x, const float *scale, float *total) {
+    multiply_int8(strip, x, 2, scale, total);
 }
+
+ALONE multiply_int8_one(const Strip *strip, const int16_t *x, const float *scale, float *total) {
+    multiply_int8(strip, x, 1, scale, total);
+}
+
+ALONE multiply_int4_pair(const Strip *strip, const int16_t *x, const float *scale, float *total) {
+    multiply_int4(strip, x, 2, scale, total);
+}
+
+ALONE multiply_int4_one(const Strip *strip, const int16_t *x, const float *scale, float *total) {
+    multiply_int4(strip, x, 1, scale, total);
+}
+
+ALONE multiply_half_pair(const Strip *strip, const float *x, float *total) { multiply_half(strip, x, 2, total); }
+
+ALONE multiply_half_one(const Strip *strip, const float *x, float *total) { multiply_half(strip, x, 1, total); }
 
 /* --- one chunk ----------------------------------------------------------------------------------------------------- */
 
-/* Unpack a block of `tile` rows of W from row `first`, four by four; rows past the end stay as they are, unused. */
-static void unpack_tile(const Job *job, int64_t first, int64_t tile, int64_t block, int64_t count, void *unpacked) {
-    for (int64_t r = 0; r < tile && first + r < job->out; r++) {
-        const uint8_t *weight = job->weight + (first + r) * job->row_bytes + block * BLOCK * job->bits / 8;
-        int64_t to = r / 4 * 4 * BLOCK;
-        if (job->bits == 16) unpack_half_row((const uint16_t *)weight, count, (float *)unpacked + to + r % 4 * 8);
-        else unpack_row(weight, count, job->bits, (int16_t *)unpacked + to + r % 4 * LANES);
+/* Add the products of a strip and all rows of x to `totals`, (rows, STRIP_ROWS). */
+static void multiply_strip(const Job *job, Strip *strip, int64_t block, float *totals) {
+    int64_t strip_bytes = strip->count * job->bits / 8;
+    strip->end = 0;
+    for (int64_t row = 0; row < job->rows; row += 2) {
+        int64_t from = packed_at(job, block, row);
+        const float *scale = job->x_scale + block * job->rows + row;
+        float *total = totals + row * STRIP_ROWS;
+        int is_pair = columns_at(job, row) == 2;
+        strip->begin = strip->end;
+        strip->end = (row + 2) * strip_bytes / job->rows / LINE * LINE;
+        if (job->bits == 16)
+            (is_pair ? multiply_half_pair : multiply_half_one)(strip, (float *)job->packed + from, total);
+        else if (job->bits == 8)
+            (is_pair ? multiply_int8_pair : multiply_int8_one)(strip, (int16_t *)job->packed + from, scale, total);
+        else
+            (is_pair ? multiply_int4_pair : multiply_int4_one)(strip, (int16_t *)job->packed + from, scale, total);
     }
 }
 
-static void multiply_tile(const Job *job, int64_t tile, int64_t block, int64_t count, const void *unpacked,
-                          float *totals) {
-    enum { TOGETHER = 16 };  /* rows of x that stay in the first cache while a tile of W passes */
-    for (int64_t begin = 0; begin < job->rows; begin += TOGETHER) {
-        int64_t end = begin + TOGETHER < job->rows ? begin + TOGETHER : job->rows;
-        for (int64_t r = 0; r < tile; r += 4)
-            for (int64_t row = begin; row < end; row += 2) {
-                float *total[2] = {totals + row * tile + r, totals + (row + 1) * tile + r};
-                int64_t from = packed_at(job, block, row);
-                int is_pair = columns_at(job, row) == 2;
-                if (job->bits == 16) {
-                    const float *weight = (const float *)unpacked + r * BLOCK, *x = (float *)job->packed + from;
-                    if (is_pair) multiply_half_pair(weight, x, count, total);
-                    else multiply_half_one(weight, x, count, total);
-                } else {
-                    const int16_t *weight = (const int16_t *)unpacked + r * BLOCK, *x = (int16_t *)job->packed + from;
-                    const float *scale = job->x_scale + block * job->rows + row;
-                    if (is_pair) multiply_pair(weight, x, count, scale, total);
-                    else multiply_one(weight, x, count, scale, total);
-                }
-            }
+/* Multiply the block of the strip that is `at` rows into a tile of `tile` rows from `first`. */
+static void multiply_block(const Job *job, int64_t first, int64_t tile, int64_t at, int64_t block, float *totals) {
+    int64_t count = job->in - block * BLOCK < BLOCK ? job->in - block * BLOCK : BLOCK;
+    int64_t rows = job->out - first - at < STRIP_ROWS ? job->out - first - at : STRIP_ROWS;
+    int64_t block_bytes = BLOCK * job->bits / 8, is_last_strip = at + STRIP_ROWS >= tile;
+    int64_t next_block = !is_last_strip ? block : block + 1 < job->blocks ? block + 1 : 0;
+    int64_t next_at = !is_last_strip ? at + STRIP_ROWS : next_block ? 0 : tile;
+    Strip strip = {.weight = job->weight + (first + at) * job->row_bytes + block * block_bytes,
+                   .row_bytes = job->row_bytes, .count = (count + GROUP - 1) / GROUP * GROUP,
+                   .ahead = (next_at - at) * job->row_bytes + (next_block - block) * block_bytes};
+    uint8_t padded[STRIP_ROWS * BLOCK * sizeof(uint16_t)];
+    if (count < strip.count || rows < STRIP_ROWS) {  /* what is missing counts as zero */
+        memset(padded, 0, sizeof padded);
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(padded + r * block_bytes, strip.weight + r * job->row_bytes, count * job->bits / 8);
+        strip.weight = padded;
+        strip.row_bytes = block_bytes;
     }
+    multiply_strip(job, &strip, block, totals);
 }
 
 static void finish_tile(const Job *job, int64_t first, int64_t tile, const float *totals) {
     for (int64_t r = 0; r < tile && first + r < job->out; r++) {
         float scale = job->bits == 16 ? 1 : _cvtsh_ss(job->scale[first + r]);
         float bias = job->bias ? job->bias[first + r] : 0;
+        const float *total = totals + r / STRIP_ROWS * STRIP_ROWS * job->rows + r % STRIP_ROWS;
         for (int64_t row = 0; row < job->rows; row++)
-            job->y[row * job->out + first + r] = totals[row * tile + r] * scale + bias;
+            job->y[row * job->out + first + r] = total[row * STRIP_ROWS] * scale + bias;
     }
 }
 
+static int64_t tile_of(const Job *job) { return job->rows > MANY_ROWS ? WIDE_TILE : STRIP_ROWS; }
+
 static void multiply_rows(Job *job, int64_t first, int64_t last) {
-    int64_t tile = job->rows > MANY_ROWS ? WIDE_TILE : job->rows > 1 ? TILE : SINGLE_TILE;
-    size_t unpacked_bytes = tile * BLOCK * (job->bits == 16 ? sizeof(float) : sizeof(int16_t));
-    size_t totals_bytes = tile * job->rows * sizeof(float);
-    uint8_t *scratch = aligned_alloc(64, (unpacked_bytes + totals_bytes + 63) / 64 * 64);
-    if (!scratch) {
+    int64_t tile = tile_of(job);
+    size_t bytes = tile * job->rows * sizeof(float);
+    float *totals = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (!totals) {
         atomic_store(&job->failed, 1);
         return;
     }
-    float *totals = (float *)(scratch + unpacked_bytes);
     for (; first < last; first += tile) {
-        memset(totals, 0, totals_bytes);
-        for (int64_t block = 0; block < job->blocks; block++) {
-            int64_t count = job->in - block * BLOCK < BLOCK ? job->in - block * BLOCK : BLOCK;
-            int64_t padded = (count + GROUP - 1) / GROUP * GROUP;
-            if (job->rows == 1 && count == padded && first + tile <= job->out) {
-                multiply_strip(job, first, block, count, totals);
-                continue;
-            }
-            unpack_tile(job, first, tile, block, count, scratch);
-            multiply_tile(job, tile, block, padded, scratch, totals);
-        }
+        memset(totals, 0, bytes);
+        for (int64_t block = 0; block < job->blocks; block++)
+            for (int64_t at = 0; at < tile && first + at < job->out; at += STRIP_ROWS)
+                multiply_block(job, first, tile, at, block, totals + at * job->rows);
         finish_tile(job, first, tile, totals);
     }
-    free(scratch);
+    free(totals);
 }
 
 /* --- threads ------------------------------------------------------------------------------------------------------- */
@@ -525,7 +456,7 @@ int bianque_linear(const float *x, const void *weight, const uint16_t *scale, co
     if (!job.packed) return 1;
     job.x_scale = (float *)(job.packed + packed_bytes);
     run(&job, pack_rows, rows, 8, rows * in > 1 << 17 ? threads : 1);
-    int64_t tile = rows > MANY_ROWS ? WIDE_TILE : TILE;
+    int64_t tile = tile_of(&job);
     int64_t chunk = ((1 << 17) / (job.row_bytes + 1) / tile + 1) * tile;
     run(&job, multiply_rows, out, rows > MANY_ROWS ? tile : chunk, threads);
     free(job.packed);

@@ -23,7 +23,7 @@ from tests.golden import GOLDEN, requires_golden
 requires_kernel = pytest.mark.skipif(
     kernel_build._why_not() is not None or kernel_build.find_compiler() is None, reason="needs AVX2 and a C compiler"
 )
-# Rows and columns around every boundary: vectors of 8 and 16, groups of 64, blocks of 512, tiles of 4, 8 and 32 rows.
+# Rows and columns around every boundary: vectors of 8 and 16, groups of 64, blocks of 512, strips of 4, tiles of 32 rows.
 SHAPES = [(1, 2), (5, 34), (37, 192), (66, 512), (100, 1000), (130, 1536)]
 
 
@@ -93,6 +93,28 @@ def test_a_row_is_the_same_alone_in_any_batch_and_on_any_number_of_threads(bits,
         threads(number)
         for start in (0, 31):
             assert torch.equal(product(rows[start : start + size]), whole[start : start + size])
+
+
+@requires_kernel
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("bits", [8, 4, 16])
+@pytest.mark.parametrize("shape", [(1, 2), (3, 62), (4, 64), (6, 514), (9, 512), (35, 1090), (1203, 576)])
+def test_every_number_of_rows_gives_the_same_bits(bits, shape, num_threads, threads):
+    # Alone, in pairs, in pairs and one alone, and so many that rows of the weight take turns with them.
+    rows, weight, scale, bias = make_case(*shape, 8 if bits == 16 else bits, num_rows=33)
+    threads(num_threads)
+
+    def product(x):
+        return (
+            cpu.half_linear(x, (weight * scale[:, None]).half())
+            if bits == 16
+            else cpu.linear(x, weight, scale, bias, bits)
+        )
+
+    alone = torch.cat([product(row[None]) for row in rows])
+    for size in (2, 3, 8, 17, 33):
+        assert torch.equal(product(rows[:size]), alone[:size])
+        assert torch.equal(product(rows[-size:]), alone[-size:])
 
 
 @pytest.mark.parametrize("shape", [(256, 1024), (128, 4096)])
