@@ -1,10 +1,12 @@
 """Start the application: settings, models loading in the background, the page over them.
 
-A Space runs this file as it is; so does a newcomer with `python app.py`.
+A Space runs this file as it is; so does a newcomer with `python app.py`. With `--share` the page also gets a link that
+works from anywhere for up to a week.
 """
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
@@ -12,6 +14,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
 
 from bianque.errors import BianQueError, SettingsError
 from bianque.settings import Settings
@@ -19,8 +22,9 @@ from bianque.settings import Settings
 logger = logging.getLogger("bianque.app")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the page until interrupted; return the exit code."""
+    is_shared = read_arguments(arguments).share
     try:
         settings = Settings.from_environment()
         set_up_logging(settings)
@@ -29,19 +33,36 @@ def main() -> int:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with tempfile.TemporaryDirectory(prefix="bianque-", ignore_cleanup_errors=True) as folder:
             prepare_gradio(folder)
-            serve(settings)
+            serve(settings, is_shared=is_shared and not settings.is_space)
     except BianQueError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def serve(settings: Settings) -> None:
-    """Launch the page at once, while the models load, and block until it ends."""
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return what was asked for on the command line."""
+    parser = argparse.ArgumentParser(description="扁鹊 BianQue: serve the page. Settings are environment variables.")
+    parser.add_argument(
+        "--share",
+        action="store_true",
+        help="also make a public link through gradio's servers, for up to a week; a Space has its own",
+    )
+    return parser.parse_args(arguments)
+
+
+def serve(settings: Settings, *, is_shared: bool = False) -> None:
+    """Launch the page at once, while the models load, and block until it ends.
+
+    Args:
+        settings: of the application.
+        is_shared: whether a public link is made; the page is served without one where that fails.
+    """
     # Only now, because gradio reads the environment when it is imported.
     from bianque.consultation.service import ConsultationService
     from bianque.manager import zerogpu
     from bianque.manager.manager import ModelManager
+    from bianque.manager.switching import ModelSwitcher
     from bianque.ui.blocks import build_demo
     from bianque.ui.history import Limits
     from bianque.ui.launch import launch_options, queue_options
@@ -58,16 +79,25 @@ def serve(settings: Settings) -> None:
         replies_per_minute=settings.replies_per_minute,
         is_behind_proxy=settings.is_space,
     )
-    demo = build_demo(service, limits)
+    demo = build_demo(service, limits, page_address=settings.page_address, switcher=ModelSwitcher(manager))
     demo.queue(**queue_options())
+    address = f"http://{_shown_name(settings.server_name)}:{settings.server_port}"
     try:
+        if is_shared:
+            logger.info("asking for a public link; meanwhile the page is at %s", address)
         demo.launch(
             server_name=settings.server_name,
             server_port=settings.server_port,
             prevent_thread_lock=True,
-            **launch_options(routes=status_routes(service), frame_ancestors=settings.frame_ancestors),
+            **launch_options(
+                routes=status_routes(service), frame_ancestors=settings.frame_ancestors, is_shared=is_shared
+            ),
         )
-        logger.info("open http://%s:%d", _shown_name(settings.server_name), settings.server_port)
+        logger.info("open %s", address)
+        if is_shared and demo.share_url:
+            logger.info("anybody can open %s", demo.share_url)
+        elif is_shared:
+            logger.warning("%s", SettingsError("share_failed", address=address))
         demo.block_thread()
     finally:
         manager.shutdown()

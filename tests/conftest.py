@@ -34,10 +34,13 @@ def serve(tmp_path_factory) -> Iterator[Callable[..., str]]:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
     demos = {}
 
-    def launch(service, *, port: int | None = None, **options) -> str:
+    def launch(service, *, port: int | None = None, is_shared: bool = False, **options) -> str:
         demo = build_demo(service, **options).queue(**queue_options())
         _, url, _ = demo.launch(
-            server_name="127.0.0.1", server_port=port or free_port(), prevent_thread_lock=True, **launch_options()
+            server_name="127.0.0.1",
+            server_port=port or free_port(),
+            prevent_thread_lock=True,
+            **launch_options(is_shared=is_shared),
         )
         demos[url] = demo
         return url

@@ -16,6 +16,13 @@ def test_a_space_listens_on_every_address():
     assert Settings.from_environment({"SYSTEM": "spaces"}).server_name == "0.0.0.0"
 
 
+def test_a_space_has_an_address_of_its_own():
+    assert Settings.from_environment({"SYSTEM": "spaces"}).page_address == ""
+    space = Settings.from_environment({"SYSTEM": "spaces", "SPACE_ID": "me/bianque"})
+    assert space.page_address == "https://huggingface.co/spaces/me/bianque"
+    assert Settings.from_environment({"SPACE_ID": "me/bianque"}).page_address == ""
+
+
 def test_port_variables():
     assert Settings.from_environment({"PORT": "8000"}).server_port == 8000
     assert Settings.from_environment({"PORT": "8000", "GRADIO_SERVER_PORT": "8001"}).server_port == 8001

@@ -7,6 +7,11 @@ from bianque.texts import Text
 PAGE: dict[str, Text] = {
     # head
     "page_title": Text("扁鹊 BianQue · 会追问的健康咨询", "BianQue 扁鹊 · health chat that asks back"),
+    "page_description": Text(
+        "会追问的中文健康咨询：先问清情况，再给建议。研究演示，不是医生；内容由 AI 生成，仅供参考。",
+        "Chinese health chat that asks first, then advises. A research demo, not a doctor; AI-generated content, for "
+        "reference only.",
+    ),
     "page_name": Text("扁鹊 BianQue", "BianQue 扁鹊"),
     "page_tagline": Text("中文健康咨询 · 先追问，再建议", "Chinese health chat · asks first, then advises"),
     # conversation
@@ -82,6 +87,30 @@ PAGE: dict[str, Text] = {
     "seed_label": Text("随机种子（可空）", "Seed (optional)"),
     "seed_placeholder": Text("每次随机", "random each time"),
     "seed_hint": Text("填写后，相同输入得到相同回复", "With a seed, equal input gives equal replies"),
+    # which model does a job, where the owner lets people choose
+    "choice_label": Text("模型与精度", "Models and precision"),
+    "choice_note": Text(
+        "更换对所有访客生效；换好之前，仍由现在的模型回答。",
+        "A change is for all visitors; until it is done, the present model answers.",
+    ),
+    "choice_job": Text("用途", "Use"),
+    "choice_asker": Text("问", "Asks"),
+    "choice_adviser": Text("答", "Advises"),
+    "choice_listener": Text("听", "Listens"),
+    "choice_model": Text("模型", "Model"),
+    "choice_serving": Text("现用", "in use"),
+    "choice_complete": Text("已在本机", "on this machine"),
+    "choice_partial": Text("已下载一部分", "partly downloaded"),
+    "choice_absent": Text("需要下载", "has to be downloaded"),
+    "choice_precision": Text("精度", "Precision"),
+    "choice_auto": Text("自动（放得下的最好精度）", "automatic (the best that fits)"),
+    "choice_fits": Text("{precision}：约需 {gb} GB，{visitors} 人同时用", "{precision}: about {gb} GB, {visitors} at once"),
+    "choice_too_large": Text("{precision}：放不下，约需 {gb} GB", "{precision}: does not fit, about {gb} GB"),
+    "choice_apply": Text("更换", "Change"),
+    "choice_unknown": Text("正在检查这台机器，请稍候。", "This machine is being looked at; please wait."),
+    "choice_now": Text("现在", "Now"),
+    "choice_incoming": Text("正在换成", "Changing to"),
+    "choice_failed": Text("没能更换，仍由现在的模型回答", "Not changed; the present model goes on"),
     # conversations kept in the browser
     "kept_label": Text("我的对话", "My conversations"),
     "kept_new": Text("新对话", "New conversation"),
@@ -102,11 +131,28 @@ PAGE: dict[str, Text] = {
     ),
     "share_make": Text("生成链接", "Make a link"),
     "share_link": Text("链接", "Link"),
+    "share_address": Text("这个页面的公开地址", "Public address of this page"),
     "export_time": Text("时间", "Time"),
     "export_models": Text("模型", "Models"),
     "export_version": Text("程序版本", "Version"),
     "export_parameters": Text("参数", "Parameters"),
+    "export_model": Text(
+        "（版本 {revision}，{precision}，{device}，提示模板 {template}）",
+        " (revision {revision}, {precision}, {device}, prompts {template})",
+    ),
+    "export_revision_unknown": Text("未知（本地文件）", "unknown (local files)"),
     "export_visitor": Text("用户", "Visitor"),
+    # the picture for a doctor
+    "share_picture": Text("图片（给医生看）", "Picture for a doctor"),
+    "picture_heading": Text("给医生看的图片", "Picture for a doctor"),
+    "picture_hint": Text(
+        "在手机上长按图片即可保存；图片只在您的设备上生成。",
+        "On a phone, press and hold a picture to save it. It is made on your device only.",
+    ),
+    "picture_page": Text("第 {page} 页，共 {pages} 页", "page {page} of {pages}"),
+    "picture_save": Text("保存第 {page} 页", "Save page {page}"),
+    "picture_share": Text("发送…", "Send…"),
+    "picture_close": Text("关闭", "Close"),
     # emergency
     "emergency_call_120": Text("拨打 120", "Call 120"),
     "emergency_call_12356": Text("拨打 12356", "Call 12356"),

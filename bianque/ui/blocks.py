@@ -20,13 +20,15 @@ from bianque.ui.guidance import Guidance
 from bianque.ui.handlers import LOAD_POLL_SECONDS, Handlers
 from bianque.ui.history import Limits
 from bianque.ui.launch import translations
+from bianque.ui.model_choice import ModelChoice
 from bianque.ui.options import OPTION_NAMES
-from bianque.ui.panels import kept_panel, share_panel
+from bianque.ui.panels import choice_panel, kept_panel, share_panel
 from bianque.ui.sharing import Sharing
-from bianque.ui.wiring import INSTANT, RAW, connect_kept, connect_share, script
+from bianque.ui.wiring import INSTANT, RAW, connect_choice, connect_kept, connect_share, script
 
 if TYPE_CHECKING:
     from bianque.consultation.service import ConsultationService
+    from bianque.manager.switching import ModelSwitcher
 
 # Complaints are in Chinese in both languages: the models know no other.
 EXAMPLES = (
@@ -39,8 +41,21 @@ EXAMPLES = (
 )
 
 
-def build_demo(service: ConsultationService, limits: Limits | None = None) -> gr.Blocks:
-    """Return the page over `service`; give it to `queue(**queue_options())` and `launch(**launch_options())`."""
+def build_demo(
+    service: ConsultationService,
+    limits: Limits | None = None,
+    *,
+    page_address: str = "",
+    switcher: ModelSwitcher | None = None,
+) -> gr.Blocks:
+    """Return the page over `service`; give it to `queue(**queue_options())` and `launch(**launch_options())`.
+
+    Args:
+        service: answers.
+        limits: of what a visitor may send.
+        page_address: where everybody finds the page; if empty, the link that `launch(share=True)` makes.
+        switcher: lets visitors choose models and precisions, if the owner allows it; None where it cannot be.
+    """
     limits = limits or Limits()
     handlers = Handlers(service, limits)
     i18n = translations()
@@ -50,17 +65,20 @@ def build_demo(service: ConsultationService, limits: Limits | None = None) -> gr
                 parts = _conversation(i18n)
             with gr.Column(scale=1, min_width=280, elem_id="side"):
                 choices = _choices(i18n, service)
+                panel = choice_panel(i18n) if switcher and switcher.is_allowed else None
                 kept, share = kept_panel(i18n), share_panel(i18n)
                 gr.HTML(i18n("footer"), elem_id="foot", padding=False)
         outputs = [parts[name] for name in CONVERSATION]
         arrival, continued = _connect(demo, handlers, parts, choices, outputs)
-        sharing = Sharing(service, limits)
+        sharing = Sharing(service, limits, lambda: page_address or demo.share_url)
         conversation, options = [parts["older"], parts["chatbot"]], [choices[name] for name in OPTION_NAMES]
         settings = [choices[name] for name in ("mode", "seed", "greedy", "asking_limit")]
         with_mode = [*conversation, choices["mode"]]
         sliders = [choices[name] for name in DEFAULTS]
         replaced = connect_kept(handlers, sharing, kept, with_mode, outputs, arrival, settings, sliders)
         replaced += connect_share(sharing, share, parts["summary_text"], conversation, options, outputs, settings)
+        if switcher and panel:
+            connect_choice(ModelChoice(service, switcher), panel, parts["timer"])
         around = [parts[name] for name in AROUND]
         guidance, summary = Guidance(limits), [parts["made"], parts["summary_text"]]
         for event in continued:

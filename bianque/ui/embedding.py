@@ -4,22 +4,29 @@ The headers say which pages may show this one inside them (`frame-ancestors`). O
 own proxy stands before them; there `disable_embedding: true` in the README's front matter forbids embedding.
 
 The script and the style for the compact view (`?embed=1`) and for paper go into the page's head here: gradio's own
-`head` is inserted by its modules, after they have read the language, the theme and the storage.
+`head` is inserted by its modules, after they have read the language, the theme and the storage. What other sites show
+of a link to the page stands there too, in the place of gradio's: they read the head and run no script.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from html import escape
 from typing import Any
 
 from starlette.middleware import Middleware
 
-from bianque.ui.theme import OUTSIDE_STYLE_FILE, SCRIPT_FILE
+from bianque.texts import text
+from bianque.ui.public_files import CARD_PATH
+from bianque.ui.theme import CARD_SIZE, INK, OUTSIDE_STYLE_FILE, SCRIPT_FILE
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 _HEAD = b"<head>"
+_FOREIGN_CARD = re.compile(rb'<meta\s+(?:property="og:|name="twitter:)[^>]*>')
+_HOST = re.compile(rb"[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9A-Fa-f:]+\](?::\d{1,5})?")
 
 
 class SecurityHeaders:
@@ -64,15 +71,16 @@ class PageHead:
             markup: for the head of the HTML answer of `/`.
         """
         self._app = app
-        self._markup = _HEAD + markup.encode("utf-8")
+        self._markup = markup
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on, and the page back with the markup."""
         is_page = scope["type"] == "http" and scope["method"] == "GET" and scope["path"] == "/"
-        await self._app(scope, receive, self._insert(send) if is_page else send)
+        await self._app(scope, receive, self._insert(send, _address(scope)) if is_page else send)
 
-    def _insert(self, send: Send) -> Send:
+    def _insert(self, send: Send, address: str) -> Send:
         """Return a sender that holds the page back until it is whole."""
+        head = _HEAD + (self._markup + _card(address)).encode("utf-8")
         start: Message = {}
         body = bytearray()
 
@@ -83,12 +91,47 @@ class PageHead:
             body.extend(message.get("body", b""))
             if message.get("more_body"):
                 return
-            page = bytes(body).replace(_HEAD, self._markup, 1)
+            page = _FOREIGN_CARD.sub(b"", bytes(body)).replace(_HEAD, head, 1)
             headers = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
             await send({**start, "headers": [*headers, (b"content-length", str(len(page)).encode("ascii"))]})
             await send({**message, "body": page})
 
         return send_page
+
+
+def _address(scope: Message) -> str:
+    """Return where the visitor finds the page, with a slash at its end; empty if the request does not say."""
+    headers = {name.lower(): value.split(b",")[0].strip() for name, value in scope["headers"]}
+    scheme = headers.get(b"x-forwarded-proto", scope["scheme"].encode("ascii"))
+    host = headers.get(b"x-forwarded-host", headers.get(b"host", b""))
+    if scheme not in (b"http", b"https") or not _HOST.fullmatch(host):
+        return ""
+    return f"{scheme.decode('ascii')}://{host.decode('ascii')}/"
+
+
+def _card(address: str) -> str:
+    """Return what other sites show of a link: title, description and picture, whose address has to be whole."""
+    width, height = CARD_SIZE
+    properties = {
+        "og:type": "website",
+        "og:site_name": text("page_name", "zh"),
+        "og:title": text("page_title", "zh"),
+        "og:description": text("page_description", "zh"),
+        "og:locale": "zh_CN",
+        "og:url": address,
+        "og:image": f"{address}{CARD_PATH}",
+        "og:image:width": str(width),
+        "og:image:height": str(height),
+        "og:image:alt": text("page_title", "zh"),
+    }
+    tags = [f'<meta property="{name}" content="{escape(value)}">' for name, value in properties.items() if value]
+    tags += [
+        f'<meta name="description" content="{escape(text("page_description", "zh"))}">',
+        '<meta name="twitter:card" content="summary_large_image">',
+        f'<meta name="theme-color" content="{INK.c50}" media="(prefers-color-scheme: light)">',
+        f'<meta name="theme-color" content="{INK.c950}" media="(prefers-color-scheme: dark)">',
+    ]
+    return "".join(tags)
 
 
 def page_middleware(frame_ancestors: tuple[str, ...]) -> list[Middleware]:

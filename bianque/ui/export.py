@@ -1,7 +1,8 @@
-"""A conversation as a file to take away: Markdown, JSON that can be opened again, and a sheet of paper for a doctor.
+"""A conversation to take away: Markdown, JSON that can be opened again, a paper and a picture for a doctor.
 
-Each says when, which models, which parameters, that the replies are AI-generated, and the medical notice. The text is
-made here and goes to the visitor's browser, which writes the file: nothing is stored on the server.
+Each says when, which models at which revision, which parameters, that the replies are AI-generated, and the medical
+notice. The text is made here and goes to the visitor's browser, which writes the file: nothing is stored on the
+server.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from typing import Any
 from bianque import __version__
 from bianque.consultation.messages import ReplyOptions, Role
 from bianque.errors import InputError
+from bianque.manager.status import ModelStatus
 from bianque.texts import Language, text
 from bianque.ui.history import Entry, Limits, read_history
 
 FORMAT = "bianque-conversation"
 FORMAT_VERSION = 1
 LARGEST_FILE_CHARS = 2_000_000
+# Entries `picture_…` of the translation table; `{page}` and `{pages}` in them are filled in by the script.
+PICTURE_WORDS = ("heading", "hint", "page", "save", "share", "close")
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Record:
     Attributes:
         entries: the conversation.
         options: the parameters as they are set now.
-        models: one line for each model that answers: name, precision, device.
+        models: those that wrote it, as they serve now.
         summary: the card as the visitor corrected it, or an empty string.
         time: of the export, with its time zone.
         language: of everything around the messages.
@@ -39,7 +43,7 @@ class Record:
 
     entries: Sequence[Entry]
     options: ReplyOptions
-    models: Sequence[str]
+    models: Sequence[ModelStatus]
     summary: str
     time: datetime
     language: Language
@@ -47,13 +51,26 @@ class Record:
     def heading(self) -> list[tuple[str, str]]:
         """Return label and value of each line above the conversation."""
         parameters = ", ".join(f"{name}={value}" for name, value in _parameters(self.options).items())
+        separator = "；" if self.language == "zh" else "; "
         rows = (
             ("export_time", self.time.strftime("%Y-%m-%d %H:%M %Z")),
-            ("export_models", "; ".join(self.models)),
+            ("export_models", separator.join(self._describe(model) for model in self.models)),
             ("export_version", __version__),
             ("export_parameters", parameters),
         )
         return [(text(key, self.language), value) for key, value in rows if value]
+
+    def _describe(self, model: ModelStatus) -> str:
+        revision = model.revision or text("export_revision_unknown", self.language)
+        said = text(
+            "export_model",
+            self.language,
+            revision=revision,
+            precision=model.precision or "?",
+            device=model.device or "?",
+            template=model.template or "?",
+        )
+        return f"{model.name}{said}"
 
     def speaker(self, entry: Entry) -> str:
         """Return who says an entry, with the remarks beside it."""
@@ -83,7 +100,7 @@ def to_json(record: Record) -> str:
         "exported_at": record.time.isoformat(timespec="seconds"),
         "label": text("ai_label", record.language),
         "notice": text("medical_notice", record.language),
-        "models": list(record.models),
+        "models": [_model(model) for model in record.models],
         "parameters": _parameters(record.options),
         "summary": record.summary,
         "messages": [_message(entry) for entry in record.entries],
@@ -109,6 +126,34 @@ def to_paper(record: Record) -> str:
     return "".join([*parts, f"<p>{escape(text('ai_watermark', record.language))}</p>"])
 
 
+def to_picture(record: Record) -> str:
+    """Return what `assets/picture.js` draws, as JSON: plain text only, and the words of the window that shows it."""
+    later = {"page": "{page}", "pages": "{pages}"}
+    words = {name: text(f"picture_{name}", record.language, **later) for name in PICTURE_WORDS}
+    (time_label, _), *rows = record.heading()
+    content = {
+        "language": "zh-CN" if record.language == "zh" else "en",
+        "time": [time_label, record.time.isoformat(timespec="seconds")],
+        "title": text("page_name", record.language),
+        "label": text("ai_label", record.language),
+        "notice": text("medical_notice", record.language),
+        "rows": rows,
+        "summary": [text("summary_label", record.language), record.summary],
+        "chat": text("chat_label", record.language),
+        "messages": [
+            {
+                "speaker": record.speaker(entry),
+                "text": entry.message.text,
+                "isVisitor": entry.message.role is Role.USER,
+            }
+            for entry in record.entries
+        ],
+        "watermark": text("ai_watermark", record.language),
+        "words": words,
+    }
+    return json.dumps(content, ensure_ascii=False)
+
+
 def read_export(content: object, limits: Limits) -> tuple[list[Entry], dict[str, Any]]:
     """Return the conversation of an exported JSON file, and its parameters, both still to be checked as if typed.
 
@@ -129,6 +174,10 @@ def read_export(content: object, limits: Limits) -> tuple[list[Entry], dict[str,
 
 def _parameters(options: ReplyOptions) -> dict[str, Any]:
     return {**vars(options), "mode": options.mode.value}
+
+
+def _model(model: ModelStatus) -> dict[str, str]:
+    return {name: getattr(model, name) for name in ("name", "revision", "precision", "device", "template")}
 
 
 def _message(entry: Entry) -> dict[str, Any]:

@@ -79,6 +79,27 @@ def status_banner(status: ServiceStatus, language: Language) -> str:
     return "".join(lines)
 
 
+def change_state(statuses: Sequence[ModelStatus], language: Language) -> str:
+    """Return how a job's model is and how far the change to another one has come.
+
+    Args:
+        statuses: of one job: the model that does it, then one that is to take its place or failed to.
+        language: of the words.
+    """
+    if not statuses:
+        return _status_line("loading", text("choice_unknown", language), "")
+    present, *others = statuses
+    lines = [_status_line("real", text("choice_now", language), "", _model_state(present, language))]
+    for other in others:
+        if other.state == "failed":
+            cause = other.error.text(language) if other.error else ""
+            lines.append(_status_line("failed", text("choice_failed", language), f"{other.name}: {cause}"))
+        else:
+            parts = _model_state(other, language)
+            lines.append(_status_line("loading", text("choice_incoming", language), "", parts))
+    return "".join(lines)
+
+
 def _loading_line(status: ServiceStatus, language: Language) -> str:
     """Return the line of a page whose models are not all there: one part for each model, with a bar for what moves."""
     states = dict.fromkeys(_model_state(model, language) for model in status.models if model.state != "failed")

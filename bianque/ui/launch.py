@@ -12,6 +12,7 @@ from bianque.texts import Language, text
 from bianque.texts.page import PAGE
 from bianque.ui import fragments
 from bianque.ui.embedding import page_middleware
+from bianque.ui.public_files import public_routes
 from bianque.ui.theme import FAVICON_FILE, STYLE_FILE, make_theme
 
 # Refuses every request to another host, should anything ever ask for one.
@@ -54,15 +55,18 @@ def translations() -> gr.I18n:
     return gr.I18n(**{locale: tables[language] for locale, language in LOCALES.items()})
 
 
-def launch_options(*, routes: Sequence[BaseRoute] = (), frame_ancestors: tuple[str, ...] = ("*",)) -> dict[str, Any]:
+def launch_options(
+    *, routes: Sequence[BaseRoute] = (), frame_ancestors: tuple[str, ...] = ("*",), is_shared: bool = False
+) -> dict[str, Any]:
     """Return the arguments of `Blocks.launch` other than address and port.
 
     Args:
         routes: served beside gradio's own.
         frame_ancestors: origins that may embed the page, as `Settings.frame_ancestors` has them.
+        is_shared: whether gradio's servers are asked for a public link.
     """
     return {
-        "app_kwargs": {"routes": list(routes), "middleware": page_middleware(frame_ancestors)},
+        "app_kwargs": {"routes": [*public_routes(), *routes], "middleware": page_middleware(frame_ancestors)},
         "theme": make_theme(),
         "css_paths": [STYLE_FILE],
         "head": HEAD,
@@ -77,7 +81,7 @@ def launch_options(*, routes: Sequence[BaseRoute] = (), frame_ancestors: tuple[s
         "ssr_mode": False,  # one process, one port, half the requests
         "pwa": False,
         "mcp_server": False,
-        "share": False,
+        "share": is_shared,
         "show_error": False,
         "quiet": True,
     }

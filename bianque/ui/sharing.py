@@ -11,9 +11,10 @@ import gradio as gr
 from bianque.consultation.messages import Author, Message, Mode, Role
 from bianque.consultation.red_flags import find_emergency
 from bianque.errors import InputError
+from bianque.manager.status import without_repeats
 from bianque.texts import Language, text
 from bianque.ui.asking import number_of_questions
-from bianque.ui.export import Record, read_export, to_json, to_markdown, to_paper
+from bianque.ui.export import Record, read_export, to_json, to_markdown, to_paper, to_picture
 from bianque.ui.history import Entry, Limits, join_histories, read_history
 from bianque.ui.language import language_of
 from bianque.ui.links import link_mode, read_link
@@ -22,18 +23,35 @@ from bianque.ui.updates import PageUpdate, emergency_box, idle_box, show, warn
 
 if TYPE_CHECKING:
     from bianque.consultation.service import ConsultationService
+    from bianque.manager.status import ModelStatus
 
 MARKDOWN = ("md", "text/markdown", to_markdown)
 JSON = ("json", "application/json", to_json)
 PAPER = ("html", "text/html", to_paper)
+PICTURE = ("png", "image/png", to_picture)
 
 
 class Sharing:
     """Event handlers of these parts, for any number of visitors; keeps nothing."""
 
-    def __init__(self, service: ConsultationService, limits: Limits) -> None:
+    def __init__(
+        self, service: ConsultationService, limits: Limits, address_of_page: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """Store what is needed.
+
+        Args:
+            service: whose models are named in exports.
+            limits: of what comes in.
+            address_of_page: returns where everybody finds the page, if that is known by now.
+        """
         self._service = service
         self._limits = limits
+        self._address_of_page = address_of_page
+
+    def show_address(self) -> Any:
+        """Return where everybody finds the page; hidden where it has no public address."""
+        address = self._address_of_page()
+        return gr.update(value=address or "", visible=bool(address))
 
     def arrive(self, request: gr.Request, kept: object, _: object = None) -> tuple[Any, ...]:
         """Return what a page begins with: the conversation the browser kept, else what the link asks for.
@@ -99,16 +117,19 @@ class Sharing:
             except InputError as error:
                 warn(error, language)
                 return None
-            models = [
-                " ".join(filter(None, (model.name, model.precision, model.device)))
-                for model in self._service.status().models
-            ]
             card = summary[: self._limits.max_reply_chars] if isinstance(summary, str) else ""
-            record = Record(entries, options, list(dict.fromkeys(models)), card, datetime.now(UTC), language)
+            record = Record(entries, options, self._writers(entries), card, datetime.now(UTC), language)
             name = f"bianque-{record.time:%Y%m%d-%H%M%S}.{suffix}"
             return {"name": name, "type": media_type, "text": write(record)}
 
         return make
+
+    def _writers(self, entries: list[Entry]) -> list[ModelStatus]:
+        """Return the models that do the jobs of those who wrote the replies; all models where that is unknown."""
+        models = self._service.status().models
+        authors = {entry.message.author.value for entry in entries if entry.message.author}
+        writers = [model for model in models if model.job.value in authors and model.state == "ready"]
+        return writers or list(without_repeats(models))
 
     def _open_kept(self, kept: object, language: Language) -> tuple[Any, ...]:
         """Return a conversation from the browser's storage; what was being written when it was kept is over now.

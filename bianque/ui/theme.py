@@ -10,7 +10,11 @@ ASSETS = Path(__file__).parent / "assets"
 STYLE_FILE = ASSETS / "style.css"
 OUTSIDE_STYLE_FILE = ASSETS / "outside.css"
 SCRIPT_FILE = ASSETS / "page.js"
+PICTURE_SCRIPT_FILE = ASSETS / "picture.js"
 FAVICON_FILE = ASSETS / "favicon.svg"
+# What other sites show beside a link to the page; drawn by scripts/make_card.py.
+CARD_FILE = ASSETS / "card.png"
+CARD_SIZE = (1200, 630)
 
 FONTS = (
     "-apple-system",

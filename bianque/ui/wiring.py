@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bianque.ui.handlers import Handlers
-from bianque.ui.sharing import JSON, MARKDOWN, PAPER, Sharing
+from bianque.ui.model_choice import ModelChoice
+from bianque.ui.sharing import JSON, MARKDOWN, PAPER, PICTURE, Sharing
 
 INSTANT: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 # Values go to the handlers as they came: their own checks have a sentence for each fault.
@@ -63,6 +64,23 @@ def connect_kept(
     return [arrived, opened, new, forgotten]
 
 
+def connect_choice(choice: ModelChoice, panel: dict[str, Any], page_timer: Any) -> None:
+    """Connect the panel that changes models.
+
+    Args:
+        choice: its handlers.
+        panel: parts of `panels.choice_panel`.
+        page_timer: asks how far the models are, for the line above the conversation.
+    """
+    job, model, precision, state = panel["job"], panel["model"], panel["precision"], panel["state"]
+    shown = [model, precision, state, panel["timer"]]
+    for event in (panel["panel"].expand, job.input):
+        event(choice.show, job, shown, **RAW)
+    model.input(choice.show_precisions, [job, model], precision, **RAW)
+    panel["apply"].click(choice.change, [job, model, precision], [state, panel["timer"], page_timer], **RAW)
+    panel["timer"].tick(choice.follow, job, shown, **RAW)
+
+
 def connect_share(
     sharing: Sharing,
     share: dict[str, Any],
@@ -77,8 +95,11 @@ def connect_share(
         ("markdown", MARKDOWN, "download"),
         ("json", JSON, "download"),
         ("paper", PAPER, "paper"),
+        ("picture", PICTURE, "picture"),
     ):
         made = share[button].click(sharing.export(kind), [summary, *conversation, *options], share["file"], **RAW)
         made.then(None, share["file"], None, js=script(function), **INSTANT)
-    share["make_link"].click(None, [share["question"], *options], share["link"], js=script("link"), **INSTANT)
+    share["panel"].expand(sharing.show_address, None, share["address"], **RAW)
+    asked = [share["address"], share["question"], *options]
+    share["make_link"].click(None, asked, share["link"], js=script("link"), **INSTANT)
     return [share["open"].click(sharing.open_file, share["opened"], [*outputs, *settings], js=script("pick"), **RAW)]

@@ -51,6 +51,7 @@ class FakeService:
         queue_positions: places reported before the reply starts.
         is_settled: whether the models are loaded.
         fraction: how far loading is.
+        incoming: the state of a model that is to take another's place.
         calls: what was asked.
         num_running: replies whose iterators are open.
     """
@@ -66,6 +67,7 @@ class FakeService:
     fraction: float | None = None
     failure: BianQueError | None = None
     num_failed: int = 2
+    incoming: ModelStatus | None = None
     calls: list[Call] = field(default_factory=list)
     num_running: int = 0
     num_cancelled: int = 0
@@ -82,6 +84,8 @@ class FakeService:
             for job, (name, state, error) in zip((Job.ASKER, Job.ADVISER), self._states(), strict=True)
         )
         reason = "plan_no_gpu" if self.is_demonstration else "plan_gpu"
+        if self.incoming:
+            models = (*(replace(model, state="ready") for model in models), self.incoming)
         return SimpleNamespace(
             models=models,
             is_demonstration=self.is_demonstration,

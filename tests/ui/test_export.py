@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from bianque.consultation.messages import Author, Message, Mode, ReplyOptions, Role
 from bianque.errors import InputError
+from bianque.manager.registry import Job
+from bianque.manager.status import ModelStatus
 from bianque.texts import text
-from bianque.ui.export import Record, read_export, to_json, to_markdown, to_paper
+from bianque.ui.export import Record, read_export, to_json, to_markdown, to_paper, to_picture
 from bianque.ui.history import Entry, Limits
 
 HOSTILE = "头疼 <img src=x onerror=alert(1)> ![x](http://h/y.png)\n# 标题"
 LIMITS = Limits()
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+MODEL = ModelStatus(
+    Job.ASKER, "BianQue-1.0", "ready", device="cuda", precision="int8", revision=COMMIT, template="bianque"
+)
 
 
 def make_record(language="zh", **changes) -> Record:
@@ -26,7 +33,7 @@ def make_record(language="zh", **changes) -> Record:
     fields = {
         "entries": entries,
         "options": ReplyOptions(Mode.JOINT, 0.7, 0.3, 256, 5, 3),
-        "models": ["mini-asker fp32 cpu"],
+        "models": [MODEL],
         "summary": "【主诉】头疼",
         "time": datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
         "language": language,
@@ -35,15 +42,31 @@ def make_record(language="zh", **changes) -> Record:
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
-@pytest.mark.parametrize("write", [to_markdown, to_json, to_paper])
+@pytest.mark.parametrize("write", [to_markdown, to_json, to_paper, to_picture])
 def test_every_export_has_its_duties(write, language):
     content = write(make_record(language))
-    assert "2026-01-02" in content and "mini-asker fp32 cpu" in content
+    assert "2026-01-02" in content
+    assert [words for words in ("BianQue-1.0", COMMIT, "int8", "cuda", "bianque") if words not in content] == []
     for name, value in (("top_p", "0.7"), ("temperature", "0.3"), ("seed", "5"), ("asking_limit", "3")):
         assert name in content and value in content
     for key in ("ai_label", "medical_notice"):
         assert text(key, language) in content
     assert "【主诉】头疼" in content and "多久了？" in content and "问 · mini-asker" in content
+
+
+def test_the_revision_stands_beside_the_models_name():
+    assert f"BianQue-1.0（版本 {COMMIT}，int8，cuda，提示模板 bianque）" in to_markdown(make_record())
+    assert json.loads(to_json(make_record()))["models"] == [
+        {"name": "BianQue-1.0", "revision": COMMIT, "precision": "int8", "device": "cuda", "template": "bianque"}
+    ]
+    assert "本地文件" in to_markdown(make_record(models=[replace(MODEL, revision="")]))
+
+
+def test_the_picture_is_drawn_from_plain_text():
+    drawn = json.loads(to_picture(make_record()))
+    assert [one["text"] for one in drawn["messages"]] == ["您好", HOSTILE, "多久了？"]
+    assert drawn["time"] == ["时间", "2026-01-02T03:04:00+00:00"] and drawn["rows"][0][0] == "模型"
+    assert drawn["words"]["page"] == "第 {page} 页，共 {pages} 页"
 
 
 def test_nothing_in_an_export_acts_as_markup():

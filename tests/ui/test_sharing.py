@@ -11,7 +11,7 @@ import pytest
 from bianque.texts import text
 from bianque.ui.handlers import Handlers
 from bianque.ui.history import Limits
-from bianque.ui.sharing import JSON, MARKDOWN, PAPER, Sharing
+from bianque.ui.sharing import JSON, MARKDOWN, PAPER, PICTURE, Sharing
 from tests.ui.fake_service import QUESTION, FakeService
 from tests.ui.test_handlers import OPTIONS, conversation, is_skip, said
 
@@ -92,10 +92,30 @@ def test_a_forged_store_is_refused(sharing, shown, forged):
     assert all(value is None or is_skip(value) for value in values) and len(shown) == 1
 
 
-@pytest.mark.parametrize(("kind", "suffix"), [(MARKDOWN, ".md"), (JSON, ".json"), (PAPER, ".html")])
+@pytest.mark.parametrize(("kind", "suffix"), [(MARKDOWN, ".md"), (JSON, ".json"), (PAPER, ".html"), (PICTURE, ".png")])
 def test_an_export_is_made_for_the_browser_to_write(sharing, kind, suffix):
     file = sharing.export(kind)(request(), "【主诉】失眠", [], conversation("我失眠", QUESTION), *OPTIONS)
     assert file["name"].endswith(suffix) and "我失眠" in file["text"] and "mini-asker" in file["text"]
+
+
+def test_an_export_names_the_models_that_wrote_it(sharing):
+    def models(*texts):
+        exported = sharing.export(JSON)(request(), "", [], conversation(*texts), *OPTIONS)
+        return [model["name"] for model in json.loads(exported["text"])["models"]]
+
+    asked = conversation("我失眠", QUESTION)
+    asked[-1]["metadata"] = {"id": "asker", "title": "问 · mini-asker"}
+    exported = json.loads(sharing.export(JSON)(request(), "", [], asked, *OPTIONS)["text"])
+    assert [model["name"] for model in exported["models"]] == ["mini-asker"]
+    assert models("我失眠") == ["mini-asker", "mini-adviser"]
+
+
+def test_the_address_is_shown_once_there_is_one():
+    known: list[str] = []
+    sharing = Sharing(FakeService(), LIMITS, lambda: known[0] if known else None)
+    assert sharing.show_address()["visible"] is False
+    known.append("https://abc.gradio.live")
+    assert (sharing.show_address()["visible"], sharing.show_address()["value"]) == (True, known[0])
 
 
 def test_nothing_is_exported_before_something_was_said(sharing, shown):

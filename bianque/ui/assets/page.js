@@ -334,6 +334,20 @@ window.bianque = (() => {
     return [];
   }
 
+  // What draws pictures is loaded when the first is wanted.
+  async function picture(file) {
+    if (!file) return [];
+    if (!window.bianquePicture) {
+      await new Promise((resolve, reject) => {
+        const script = document.createElement("script");
+        Object.assign(script, { src: "bianque/picture.js", onload: resolve, onerror: reject });
+        document.head.append(script);
+      });
+    }
+    await window.bianquePicture.show(file);
+    return [];
+  }
+
   function pick() {
     return new Promise((resolve) => {
       const input = document.createElement("input");
@@ -379,7 +393,16 @@ window.bianque = (() => {
       else if (wrap.scrollTop < top - 4) isFollowing = false;
       top = wrap.scrollTop;
     });
+    // Messages also grow by themselves, while gradio slides them open. A chat that was empty has new parts afterwards.
+    const resized = new ResizeObserver(() => isFollowing && (wrap.scrollTop = wrap.scrollHeight));
+    const watched = new WeakSet();
+    const watch = (part) => {
+      if (watched.has(part)) return;
+      watched.add(part);
+      resized.observe(part);
+    };
     const grow = () => {
+      [wrap, ...wrap.children].forEach(watch);
       // Content that shrinks pulls the end up by itself; that is not the reader.
       if (wrap.scrollTop < top - 4 && !isAtEnd(wrap)) isFollowing = false;
       const messages = wrap.querySelectorAll(".user-row").length;
@@ -389,8 +412,6 @@ window.bianque = (() => {
       top = wrap.scrollTop;
     };
     new MutationObserver(grow).observe(wrap, { childList: true, subtree: true, characterData: true });
-    const resized = new ResizeObserver(() => isFollowing && (wrap.scrollTop = wrap.scrollHeight));
-    for (const part of [wrap, ...wrap.children]) resized.observe(part);
     grow();
   }
 
@@ -440,6 +461,6 @@ window.bianque = (() => {
 
   return {
     ...{ loading, restore, restored, choosing, chosen, settle, standing },
-    ...{ remember, keep, begin, open, forget, link, download, paper, pick },
+    ...{ remember, keep, begin, open, forget, link, download, paper, picture, pick },
   };
 })();
