@@ -24,8 +24,11 @@ _MAX_TOP_K = 256
 _MARGIN = 8
 # On a CPU, groups of this many logits are searched by their maxima first: torch's search of a whole row is slow.
 _GROUP = 8
+# Below this many logits there is nothing to gain from that.
+_MIN_GROUPED = 16384
 
 
+@torch.inference_mode()
 def sample_rows(samplers: Sequence[Sampler], logits: torch.Tensor) -> list[int | GenerationError]:
     """Choose the next token of each row and let its sampler remember it.
 
@@ -114,7 +117,7 @@ def _largest(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
     num_rows, vocab_size = logits.shape
     num_groups = vocab_size // _GROUP
-    if logits.device.type != "cpu" or vocab_size % _GROUP or num_groups <= k:
+    if logits.device.type != "cpu" or logits.numel() < _MIN_GROUPED or vocab_size % _GROUP or num_groups <= k:
         found = logits.topk(k)
         return found.values, found.indices
     groups = logits.view(num_rows, _GROUP, num_groups)
