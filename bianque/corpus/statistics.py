@@ -119,11 +119,11 @@ def read_dialogues(path: Path) -> Iterator[Dialogue]:
     if not files:
         raise DataError("corpus_file_missing", file=path / "dialogues")
     for file in files:
-        with file.open(encoding="utf-8") as lines:
+        with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
                     yield Dialogue.from_json(json.loads(line), str(file), number)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise DataError("data_line_invalid", file=file, line=number, reason=str(error)[:100]) from error
 
 

@@ -40,7 +40,14 @@ class ChatEndpoint:
             model: name that the endpoint knows.
             api_key: sent as a bearer token if it is not empty.
             wait_seconds: before the second try, doubled for each further one, unless the endpoint says how long.
+
+        Raises:
+            ModelUnavailableError: if the address is none of HTTP.
         """
+        if not url.startswith(("http://", "https://")):
+            raise ModelUnavailableError(
+                "endpoint_unavailable", url=url, reason="it must begin with http:// or https://"
+            )
         self.url = url.rstrip("/") + "/chat/completions"
         self.model = model
         self._api_key = api_key

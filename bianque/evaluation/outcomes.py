@@ -163,13 +163,15 @@ def _from_file(path: Path, found: Outcomes) -> None:
 
 
 def _stored(value: dict[str, Any], path: Path, line: int, count: JudgeCount, found: Outcomes) -> None:
-    winner, score = value.get("winner"), value.get("score")
+    winner = value.get("winner")
+    worth = _WINNERS.get(winner) if isinstance(winner, str) else None
+    if worth is None and _is_share(value.get("score")):
+        worth = float(value["score"])
     if value.get("anony") is False:
         count.left_out += 1
     elif winner == _UNREAD:
         count.unreadable += 1
-    elif winner in _WINNERS or _is_share(score):
-        worth = _WINNERS[winner] if winner in _WINNERS else float(score)
+    elif worth is not None:
         count.both_bad += winner in ("tie (bothbad)", "both_bad")
         found.outcomes.append(count.take(Outcome(value["model_a"], value["model_b"], worth, path.name)))
     else:

@@ -112,11 +112,13 @@ def _sample(path: Path, line: int, value: Any) -> Sample:
     messages = messages_of_prompt(value["input"]) if has_texts else ()
     if not messages or messages[-1].role is not Role.USER:
         raise DataError("data_line_invalid", file=path, line=line, reason="no messages, and no input and target")
-    number_of_turns = sum(message.role is Role.USER for message in messages)
+    turn = value.get("turn", sum(message.role is Role.USER for message in messages))
+    if not isinstance(turn, int):
+        raise DataError("data_line_invalid", file=path, line=line, reason="turn is not a whole number")
     return Sample(
         str(value.get("source", "")),
         str(value.get("dialogue_id", line)),
-        int(value.get("turn", number_of_turns)),
+        turn,
         messages,
         value["target"],
     )
@@ -145,14 +147,16 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (line, value) of every line that is not blank.
 
     Raises:
-        DataError: if the file is missing or a line is not JSON.
+        DataError: if the file is missing, or a line is not JSON in UTF-8.
     """
     if not path.is_file():
         raise DataError("corpus_file_missing", file=path)
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
-                    yield number, json.loads(line)
-                except json.JSONDecodeError as error:
+                    yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                except UnicodeDecodeError as error:
+                    raise DataError("data_line_invalid", file=path, line=number, reason="not UTF-8") from error
+                except (json.JSONDecodeError, RecursionError) as error:
                     raise DataError("data_line_invalid", file=path, line=number, reason="not JSON") from error

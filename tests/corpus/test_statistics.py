@@ -41,6 +41,7 @@ def test_questions_chains_turns_and_lengths_are_counted():
 
 def test_a_line_that_is_no_dialogue_is_named(tmp_path):
     path = tmp_path / "dialogues.jsonl"
-    path.write_text('{"source": "a", "id": "1", "messages": []}\n{"source": "a"}\n', "utf-8")
-    with pytest.raises(DataError, match="Line 2 of"):
-        list(read_dialogues(path))
+    for wrong in (b'{"source": "a"}', b"{", b"[" * 100_000, '{"source": "\u75c5"}'.encode("gb18030")):
+        path.write_bytes(b'{"source": "a", "id": "1", "messages": []}\n' + wrong + b"\n")
+        with pytest.raises(DataError, match="Line 2 of"):
+            list(read_dialogues(path))

@@ -139,6 +139,7 @@ def test_marks_of_pulse_eval_are_read_from_its_two_folders(tmp_path):
         {"model_a": "x", "model_b": "y", "winner": "model_c"},
         {"model_a": "x", "model_b": "y", "score": 2},
         {"model_a": "x", "model_b": "y", "score": True},
+        {"model_a": "x", "model_b": "y", "winner": ["model_a"]},
         ["x", "y"],
     ],
 )

@@ -83,6 +83,12 @@ def test_an_endpoint_that_is_not_there_is_named():
         responder(f"http://127.0.0.1:{free_port()}/v1").reply(MESSAGES)
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:8000/v1", "localhost:8000", "file:///etc/hostname", ""])
+def test_an_address_that_is_none_is_refused_before_anything_is_sent(url):
+    with pytest.raises(ModelUnavailableError, match="must begin with http"):
+        responder(url)
+
+
 def test_the_command_evaluates_an_endpoint(endpoint, tmp_path):
     url, requests, answers = endpoint
     answers.append(answer("有没有发烧？"))

@@ -72,6 +72,36 @@ def test_a_line_that_is_no_sample_is_named(tmp_path, line):
         read_samples(path)
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"input": "病人：咳嗽", "target": "好"}', "no reply"),
+        ('{"input": "病人：咳嗽", "target": "好", "reply": 3}', "no reply"),
+        ('{"input": "病人：咳嗽", "reply": "好"}', "no messages, and no input and target"),
+        ('{"input": "病人：咳嗽", "target": "好", "reply": "好", "turn": "x"}', "turn is not a whole number"),
+        ("[" * 100_000, "not JSON"),
+    ],
+)
+def test_a_line_that_is_no_prediction_is_named(tmp_path, line, reason):
+    path = tmp_path / "predictions.jsonl"
+    good = '{"input": "病人：咳嗽\\n医生：", "target": "好", "reply": "好"}\n'
+    path.write_text(good + line + "\n", "utf-8")
+    with pytest.raises(DataError, match=f"Line 2 of .*{reason}"):
+        read_predictions(path)
+
+
+def test_a_file_in_another_encoding_is_named_and_a_byte_order_mark_is_no_harm(tmp_path, capsys):
+    path = tmp_path / "samples.jsonl"
+    text = '{"input": "病人：咳嗽\\n医生：", "target": "好"}\n'
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert len(read_samples(path)) == 1
+    path.write_bytes(text.encode("gb18030"))
+    with pytest.raises(DataError, match=r"Line 1 of .*not UTF-8"):
+        read_samples(path)
+    assert main(["evaluate", "score", str(path), "--output", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err.startswith("error: Line 1 of")
+
+
 def test_an_empty_or_missing_file_is_named(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(DataError, match="no samples"):
