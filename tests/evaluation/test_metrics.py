@@ -31,6 +31,15 @@ def test_pqa_is_about_which_replies_are_questions():
     assert figures["questions"] == figures["reference questions"] == pytest.approx(60)
 
 
+def test_pqa_is_about_clinical_questions_with_or_without_a_mark():
+    figures = values(
+        replace(EMPTY, reply="有没有发烧", target="有多久了"),
+        replace(EMPTY, turn=2, reply="还有其他问题吗？", target=ASK),
+    )
+    assert (figures["questions"], figures["reference questions"]) == (50, 100)
+    assert (figures["PQA precision"], figures["PQA recall"]) == (100, 50)
+
+
 def test_pqa_is_unknown_where_nobody_asks():
     figures = values(replace(EMPTY, reply=ADVISE))
     assert math.isnan(figures["PQA precision"]) and math.isnan(figures["PQA recall"]) and math.isnan(figures["PQA F1"])
@@ -42,6 +51,7 @@ def test_a_reply_that_was_given_before_is_a_repetition():
     assert values(again)["repetition"] == 100
     assert values(fresh)["repetition"] == 0
     assert values(again, fresh)["repetition"] == 50
+    assert values(replace(again, reply="没有"))["repetition"] == 0  # the patient's words, not the doctor's
 
 
 def test_repeated_4grams_are_a_share_of_a_reply():
@@ -62,6 +72,11 @@ def test_repeated_4grams_are_a_share_of_a_reply():
 )
 def test_an_echo_is_seen_in_what_the_model_wrote(raw, is_echo):
     assert values(replace(EMPTY, reply="多喝水。", raw=raw))["echo"] == 100 * is_echo
+
+
+def test_the_words_of_a_short_answer_may_come_again():
+    short = replace(EMPTY, input=f"病人：咳嗽\n医生：{ASK}\n病人：没有发烧\n医生：", reply="没有发烧就不急着吃药。")
+    assert values(short)["echo"] == 0
 
 
 def test_lengths_failures_and_distinct_words():
@@ -101,6 +116,8 @@ def test_intervals_are_the_same_with_the_same_seed_and_shrink_with_more_dialogue
     assert many.low < 50 < many.high
     # The spread falls with the root of the number, here to about a third.
     assert many.high - many.low < (few.high - few.low) / 2
+    # 64 fair coins: 95 % lie within 1.96 standard deviations of 6.25 points, so 24.5 apart; quartiles would be 8.4.
+    assert 18 < many.high - many.low < 32
 
 
 def test_one_dialogue_has_no_interval():
