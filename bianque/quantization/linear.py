@@ -133,8 +133,11 @@ class QuantizedLinear(nn.Module):
 
         With gradients asked for, the plain product is taken, which passes them on to `hidden_states`.
         """
-        wants_gradient = torch.is_grad_enabled() and hidden_states.requires_grad
-        product = _reference_linear if wants_gradient else _product_on(hidden_states.device.type)
+        if torch.is_grad_enabled() and hidden_states.requires_grad:
+            result = _DifferentiableLinear.apply(hidden_states, self.weight, self.weight_scale, self.bias, self.bits)
+            assert isinstance(result, torch.Tensor)
+            return result
+        product = _product_on(hidden_states.device.type)
         return product(hidden_states, self.weight, self.weight_scale, self.bias, self.bits)
 
     def extra_repr(self) -> str:
@@ -176,6 +179,34 @@ def _reference_linear(
 ) -> torch.Tensor:
     """Dequantize, then multiply: exact by definition, slow, and with the whole weight in memory for a moment."""
     return functional.linear(hidden_states, dequantize(weight, scale, bits, hidden_states.dtype), bias)
+
+
+class _DifferentiableLinear(torch.autograd.Function):
+    """The plain product and its gradient for the input.
+
+    The weight is dequantized again in the backward pass: kept from the forward pass, the weights of all layers would
+    together take what quantization saves.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_states: torch.Tensor,
+        weight: torch.Tensor,
+        scale: torch.Tensor,
+        bias: torch.Tensor | None,
+        bits: Bits,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(weight, scale)
+        ctx.bits, ctx.dtype = bits, hidden_states.dtype
+        return _reference_linear(hidden_states, weight, scale, bias, bits)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = gradients
+        weight, scale = ctx.saved_tensors
+        product = gradient @ dequantize(weight, scale, ctx.bits, gradient.dtype)
+        return product.to(ctx.dtype), None, None, None, None
 
 
 def replace_linears(
