@@ -8,7 +8,8 @@
     ├── QueueFullError      the engine takes no more requests for now
     ├── GenerationError     one request failed while the model computed it
     ├── KnowledgeError      a knowledge file of the demonstration models is not valid
-    └── DataError           a file of a corpus or an evaluation is not what it should be
+    ├── DataError           a file of a corpus, a fine-tuning run or an evaluation is not what it should be
+    └── TrainingError       a training cannot go on
 
 Every error names an entry of the translation table (`bianque.texts.errors`) and carries its parameters. `str(error)`
 is the English sentence, for logs and the command line; `error.text("zh")` is the same for the page.
@@ -67,4 +68,8 @@ class KnowledgeError(BianQueError):
 
 
 class DataError(BianQueError):
-    """A file of a corpus or an evaluation is missing, or is not what it should be."""
+    """A file of a corpus, a fine-tuning run or an evaluation is missing, or is not what it should be."""
+
+
+class TrainingError(BianQueError):
+    """A training cannot go on: its loss or its gradients are not finite."""

@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bianque import __version__
-from bianque.cli import corpus, download, evaluate, minis, models, status
+from bianque.cli import corpus, download, evaluate, finetune, minis, models, status
 from bianque.errors import BianQueError
 
 COMMANDS: dict[str, Callable[[argparse._SubParsersAction[argparse.ArgumentParser]], None]] = {
     "corpus": corpus.add_parser,
     "download": download.add_parser,
     "evaluate": evaluate.add_parser,
+    "finetune": finetune.add_parser,
     "minis": minis.add_parser,
     "models": models.add_parser,
     "status": status.add_parser,

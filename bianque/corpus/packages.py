@@ -1,4 +1,4 @@
-"""Packages that only the corpus and the evaluation use: imported when needed, with one sentence when absent."""
+"""Packages that only corpus, fine-tuning and evaluation use: imported when needed, with one sentence when absent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from bianque.errors import SettingsError
 
-Group = Literal["corpus", "evaluate"]
+Group = Literal["corpus", "evaluate", "train"]
 
 
 def require(module: str, group: Group) -> Any:

@@ -1,7 +1,7 @@
 """Every model that can be named: the published ones, the small ones that travel with the project, the owner's own.
 
-The owner's own is any folder or Hub repo of the two architectures. What is not known of it before its files are here
-is taken from the published model for the same job.
+The owner's own is any folder or Hub repo of the two architectures, or an adapter for such a model. What is not known
+of it before its files are here is taken from the published model for the same job.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bianque.errors import SettingsError, SnapshotError
+from bianque.manager.adapters import base_source, find_base, is_adapter, read_adapter
 from bianque.manager.download.snapshot import read_json
 from bianque.manager.memory import Machine
 from bianque.manager.precision import POSSIBLE, budget_bytes, needed_bytes
@@ -70,7 +71,7 @@ def describe_source(source: ModelSource, job: Job) -> tuple[ModelSpec, ModelSour
     name = source.location.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
     spec = replace(REAL_MODELS[job], name=name, location=source.location, licence="", size=None)
     folder = Path(source.location).expanduser()
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").is_file() or is_adapter(folder):
         try:
             spec = describe_folder(folder, spec)
         except SnapshotError:
@@ -81,11 +82,15 @@ def describe_source(source: ModelSource, job: Job) -> tuple[ModelSpec, ModelSour
 def describe_folder(folder: Path, spec: ModelSpec) -> ModelSpec:
     """Return `spec` with what the files say: family, size and longest sequence; a published model stays as it is.
 
+    An adapter is described by its base, which must be on this disk unless it is a published model.
+
     Raises:
         SnapshotError: if config.json cannot be read, lacks a size or is of another architecture.
     """
     if spec.size is not None:
         return spec
+    if is_adapter(folder):
+        return _describe_adapter(folder, spec)
     config = read_json(folder, "config.json")
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None:
@@ -101,6 +106,15 @@ def describe_folder(folder: Path, spec: ModelSpec) -> ModelSpec:
         spec = replace(spec, family=family, max_prompt_tokens=model.max_prompt_tokens, sampling=model.sampling)
     longest = min(size.max_length or spec.max_prompt_tokens, spec.max_prompt_tokens)
     return replace(spec, size=size, max_prompt_tokens=longest)
+
+
+def _describe_adapter(folder: Path, spec: ModelSpec) -> ModelSpec:
+    adapter = read_adapter(folder)
+    base = _find_known(base_source(adapter).location, spec.job)
+    if base is None:
+        base = describe_folder(find_base(adapter), spec)
+    name, template = adapter.name or spec.name, adapter.template or base.template
+    return replace(base, name=name, location=spec.location, template=template)
 
 
 def check_source(source: ModelSource) -> None:

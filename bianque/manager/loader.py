@@ -14,6 +14,7 @@ from typing import Any
 
 from bianque.engine.engine import Engine
 from bianque.errors import SettingsError
+from bianque.manager.adapters import attach_adapter, find_base, is_adapter, read_adapter
 from bianque.manager.download.snapshot import check_snapshot, read_json
 from bianque.manager.engines import make_engine
 from bianque.manager.registry import Family, ModelSpec, Precision
@@ -94,7 +95,7 @@ def load_model(
     """Load the snapshot in `folder` as `spec` says.
 
     Args:
-        folder: the snapshot.
+        folder: the snapshot, or an adapter whose base is on this disk.
         spec: what it is.
         settings: the device, the precision (`auto` is fp32 on a CPU and fp16 elsewhere), slots, the cache and, on a
             CUDA device, what multiplies by quantized weights.
@@ -103,7 +104,8 @@ def load_model(
         engine_of: `engines.make_engine` or a stand-in with its signature.
 
     Raises:
-        SnapshotError: when a file is missing, damaged, of another architecture, or does not fit the configuration.
+        SnapshotError: when a file is missing, damaged, of another architecture, or does not fit the configuration or
+            the adapter.
         SettingsError: when the device asked for does not exist.
     """
     from bianque.manager.weights.load import load_weights
@@ -115,6 +117,8 @@ def load_model(
         from bianque.quantization import cuda
 
         cuda.prefer(settings.cuda_backend)
+    adapter = read_adapter(folder) if is_adapter(folder) else None
+    folder = find_base(adapter) if adapter else folder
     check_snapshot(folder, spec.family)
     encode, decode = _load_tokenizer(folder, spec.family)
     model = load_weights(
@@ -125,6 +129,8 @@ def load_model(
         report=report,
         cache_folder=choose_cache_folder(folder, settings),
     )
+    if adapter is not None:
+        attach_adapter(model, adapter, folder, spec.family)
     num_parameters = measure_config(read_json(folder, "config.json"), spec.family).num_parameters
     engine = engine_of(model, spec, settings)
     logger.info(

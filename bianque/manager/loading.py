@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bianque.errors import ModelUnavailableError, SnapshotError
+from bianque.manager.adapters import base_source, is_adapter, read_adapter
 from bianque.manager.catalogue import check_source, describe_folder
 from bianque.manager.download.progress import Progress
 from bianque.manager.loader import LoadedModel
@@ -69,6 +70,9 @@ class ModelLoading:
                 raise
             describe_folder(Path(str(error.params["folder"])), planned.spec)
             folder = self.resolve(planned.source, report=report, cancelled=self.cancelled)
+        if is_adapter(folder):
+            base = base_source(read_adapter(folder))
+            self.resolve(base, report=report, cancelled=self.cancelled)
         return folder, replace(planned, spec=describe_folder(folder, planned.spec))
 
     def load_at_best(

@@ -275,6 +275,95 @@ ERRORS: dict[str, Text] = {
         "要求使用设备 {got}，但这台机器上没有；请改用 {available}。",
         "Device {got} was asked for but this machine does not have it; use {available} instead.",
     ),
+    # adapters
+    "adapter_unsupported": Text(
+        "适配器 {folder} 的 {name} 是 {value}，这里只支持普通的 LoRA；请先用 peft 合并到原模型再使用。",
+        "Adapter {folder} has {name} = {value}, but only plain LoRA is supported; merge it into its base with peft first.",
+    ),
+    "adapter_base_missing": Text(
+        "适配器 {folder} 需要原模型 {base}，本机上没有；请放回原处，或改正 adapter_config.json 里的 base_model_name_or_path。",
+        "Adapter {folder} needs its base {base}, which is not on this disk; put it back, or correct "
+        "base_model_name_or_path in adapter_config.json.",
+    ),
+    "adapter_other_base": Text(
+        "适配器 {folder} 是为 {expected} 训练的，{got} 是另一个模型（{reason}）；请使用训练时的原模型。",
+        "Adapter {folder} was trained beside {expected}, and {got} is another model ({reason}); use the base it was "
+        "trained beside.",
+    ),
+    "adapter_merge_quantized": Text(
+        "{folder} 的权重是量化过的，合并后会失去训练的结果；请合并到浮点权重的原模型。",
+        "The weights in {folder} are quantized, and merging into them would lose what was trained; merge into the float "
+        "weights of the base.",
+    ),
+    # fine-tuning
+    "finetune_merge_target": Text(
+        "{folder} 已经存在且不为空；请换一个位置，以免混进别的权重文件。",
+        "{folder} exists and is not empty; choose another place, so that no other weight files get mixed in.",
+    ),
+    "finetune_base_is_adapter": Text(
+        "{folder} 是适配器，不是完整的模型；请先运行 python -m bianque finetune merge，再微调合并后的模型。",
+        "{folder} is an adapter, not a whole model; run python -m bianque finetune merge first and fine-tune the result.",
+    ),
+    "finetune_not_samples": Text(
+        "{file} 不是训练样本；请给出 bianque corpus build 生成的文件夹，或其中的 samples/*.parquet、*.jsonl。",
+        "{file} holds no training samples; name a folder that `bianque corpus build` made, or one of its "
+        "samples/*.parquet or *.jsonl.",
+    ),
+    "finetune_no_samples": Text(
+        "{file} 里没有可以学习的样本（读到 {read} 行；{reasons}）；请检查文件，或放宽长度上限。",
+        "{file} has no sample that can be learnt ({read} rows read; {reasons}); check the file or raise the limits of "
+        "length.",
+    ),
+    "finetune_lengths_too_long": Text(
+        "提示与回复最长共 {got} 个 token，而 {name} 最多 {limit} 个；请减小 --max-prompt-tokens 或 --max-target-tokens。",
+        "Prompt and target may have {got} tokens together, but {name} takes at most {limit}; lower --max-prompt-tokens or "
+        "--max-target-tokens.",
+    ),
+    "finetune_target_unknown": Text(
+        "模型里没有名为 {got} 的线性层；请从 {expected} 中选择。",
+        "The model has no linear layer named {got}; choose from {expected}.",
+    ),
+    "finetune_precision_impossible": Text(
+        "设备 {device} 不能以 {precision} 训练；请改用 {possible}。",
+        "Device {device} cannot train at {precision}; use {possible}.",
+    ),
+    "finetune_full_needs_floats": Text(
+        "全参数微调的权重必须是 fp32，不能是 {precision}；请去掉 --base-precision，或改用 --method lora。",
+        "Full fine-tuning keeps its weights in fp32, not {precision}; leave out --base-precision, or use --method lora.",
+    ),
+    "finetune_no_validation": Text(
+        "提前停止需要验证集，这里没有；请给出 --validation，或用 --patience 0 关闭提前停止。",
+        "Stopping early needs validation samples, and there are none; give --validation, or switch it off with "
+        "--patience 0.",
+    ),
+    "finetune_folder_taken": Text(
+        "{folder} 里已有一次微调；加 --resume 继续，加 --overwrite 重来，或换一个位置。",
+        "{folder} holds a fine-tuning run; add --resume to go on with it, --overwrite to begin anew, or choose another "
+        "place.",
+    ),
+    "finetune_not_a_run": Text(
+        "{folder} 里不是微调的结果，不会被删除；请换一个位置。",
+        "{folder} holds something else than a fine-tuning run and is not deleted; choose another place.",
+    ),
+    "finetune_nothing_to_resume": Text(
+        "{folder} 里没有可以继续的微调；请检查路径，或去掉 --resume。",
+        "{folder} has no run to go on with; check the path, or leave out --resume.",
+    ),
+    "finetune_other_run": Text(
+        "{folder} 里的微调与这次不同（{names}）；请用原来的参数继续，或加 --overwrite 重来。",
+        "The run in {folder} differs from this one ({names}); go on with its own arguments, or begin anew with "
+        "--overwrite.",
+    ),
+    "finetune_loss_not_finite": Text(
+        "第 {step} 步的损失不是有限的数，训练已停止（样本行：{rows}）；请检查这些样本，降低学习率，或换用更高的精度。",
+        "The loss of step {step} is not finite, so training stopped (rows of samples: {rows}); look at these samples, lower "
+        "the learning rate, or use a higher precision.",
+    ),
+    "finetune_gradient_not_finite": Text(
+        "第 {step} 步的梯度不是有限的数，训练在更新权重之前停止（样本行：{rows}）；请检查这些样本，降低学习率，或换用更高的精度。",
+        "The gradients of step {step} are not finite, so training stopped before they reached the weights (rows of samples: "
+        "{rows}); look at these samples, lower the learning rate, or use a higher precision.",
+    ),
     # corpus and evaluation
     "package_missing": Text(
         "没有安装 {name}；请运行 pip install '.[{group}]'。",

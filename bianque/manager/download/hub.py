@@ -26,6 +26,8 @@ _T = TypeVar("_T")
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 SMALL_FILES = frozenset(
     {
+        "adapter_config.json",
+        "bianque_adapter.json",
         "config.json",
         "generation_config.json",
         "tokenizer.json",
@@ -42,6 +44,7 @@ WEIGHT_LAYOUTS = (
     ("model.safetensors.index.json", re.compile(r"model-\d+-of-\d+\.safetensors")),
     ("pytorch_model.bin", None),
     ("pytorch_model.bin.index.json", re.compile(r"pytorch_model-\d+-of-\d+\.bin")),
+    ("adapter_model.safetensors", None),
 )
 
 

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 TOKENIZER_FILES: dict[Family, str] = {"t5": "spiece.model", "chatglm": "ice_text.model"}
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 RETRY = RetryPolicy()
 
@@ -140,6 +141,18 @@ def _cached(cache: RepoCache, revision: str | None) -> tuple[str, list[RemoteFil
     return (commit, files) if files and all((folder / name).is_file() for name in names) else None
 
 
+def local_snapshot(source: ModelSource) -> Path | None:
+    """Return the folder of a model whose files are all on this disk, or None; asks no network."""
+    folder = Path(source.location).expanduser()
+    if folder.is_dir():
+        return folder
+    if not _is_repo_id(source.location):
+        return None
+    cache = RepoCache(source.location)
+    cached = _cached(cache, source.revision)
+    return cache.snapshot(cached[0]) if cached is not None else None
+
+
 def snapshot_on_disk(source: ModelSource) -> tuple[OnDisk, int]:
     """Return how much of a model is on this disk, and its bytes; asks no network and reads no weights."""
     folder = Path(source.location).expanduser()
@@ -148,7 +161,8 @@ def snapshot_on_disk(source: ModelSource) -> tuple[OnDisk, int]:
             names = _weight_names(folder)
         except SnapshotError:
             names = []
-        is_complete = bool(names) and all((folder / name).is_file() for name in ("config.json", *names))
+        config = ADAPTER_FILES[0] if names == [ADAPTER_FILES[1]] else "config.json"
+        is_complete = bool(names) and all((folder / name).is_file() for name in (config, *names))
         num_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         return "complete" if is_complete else "partial" if num_bytes else "absent", num_bytes
     if not _is_repo_id(source.location):
@@ -182,6 +196,8 @@ def check_snapshot(folder: Path, family: Family) -> None:
 
 
 def _check_architecture(folder: Path, families: tuple[Family, ...]) -> None:
+    if (folder / ADAPTER_FILES[0]).is_file() and not (folder / "config.json").is_file():
+        return  # an adapter: its base tells
     model_type = read_json(folder, "config.json").get("model_type")
     if model_type not in families:
         expected = " / ".join(families)
@@ -194,7 +210,7 @@ def _weight_names(folder: Path) -> list[str]:
     Raises:
         SnapshotError: if an index of shards cannot be read.
     """
-    for name in WEIGHT_FILES:
+    for name in (*WEIGHT_FILES, ADAPTER_FILES[1]):
         if (folder / name).is_file():
             return [name]
     for index_name in INDEX_FILES:
