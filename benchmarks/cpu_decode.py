@@ -7,6 +7,7 @@ chatglm.cpp, see `--write-peer`) the same lengths are then measured with the pac
     python benchmarks/cpu_decode.py --bits 8
     python benchmarks/cpu_decode.py --bits 8 --write-peer q8_0.bin      needs chatglm-cpp and as much free disk
     python benchmarks/cpu_decode.py --bits 8 --peer q8_0.bin
+    python benchmarks/cpu_decode.py --bits 8 --peer q8_0.bin --busy     the same beside a process that needs one core
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from bianque.models.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneratio
 from bianque.quantization.embedding import StoredEmbedding  # noqa: E402
 from bianque.quantization.half import replace_head  # noqa: E402
 from bianque.quantization.linear import QuantizedLinear, replace_linears, selects_linear  # noqa: E402
+from bianque.settings import use_huge_pages  # noqa: E402
 
 NUM_CHATS = 8
 
@@ -92,6 +96,7 @@ def run_prefill(runner: ChatGLMRunner, slot: int, ids: list[int]) -> torch.Tenso
 
 def measure_own(bits: int, arguments: argparse.Namespace) -> dict[str, float]:
     """Return tokens a second of prefill, one chat and eight, and the memory."""
+    use_huge_pages()  # as the application does
     torch.manual_seed(0)
     model = build_model(bits, arguments.num_layers)
     runner = ChatGLMRunner(model, num_slots=NUM_CHATS, max_len=512)
@@ -153,6 +158,17 @@ def measure_apart(arguments: argparse.Namespace, *, peer: bool) -> dict[str, flo
     return json.loads(printed.splitlines()[-1])
 
 
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """Keep one core busy, as another program on the machine would."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def print_results(name: str, results: dict[str, float]) -> None:
     """Print one line."""
     print(
@@ -172,6 +188,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=32, help="tokens before the first decode step")
     parser.add_argument("--prompt", type=int, default=256, help="tokens of the measured prefill")
     parser.add_argument("--num-tokens", type=int, default=16, help="decode steps; their median counts")
+    parser.add_argument("--busy", action="store_true", help="measure beside a process that computes without end")
     parser.add_argument("--apart", choices=("own", "peer"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.write_peer:
@@ -185,11 +202,13 @@ def main() -> None:
     print(
         f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; {arguments.num_layers} layers, "
         f"int{arguments.bits}, fp32 activations; context {arguments.context}, prompt {arguments.prompt}"
+        + ("; beside one busy process" if arguments.busy else "")
     )
-    own = measure_apart(arguments, peer=False)
+    with busy_process() if arguments.busy else nullcontext():
+        own = measure_apart(arguments, peer=False)
+        peer = measure_apart(arguments, peer=True) if arguments.peer else None
     print_results(f"bianque int{arguments.bits}", own)
-    if arguments.peer:
-        peer = measure_apart(arguments, peer=True)
+    if peer:
         print_results(f"chatglm.cpp {'q8_0' if arguments.bits == 8 else 'q4_0'}", peer)
         print("ratio                    " + ", ".join(f"{name} {own[name] / peer[name]:.2f}" for name in own))
 

@@ -1,9 +1,9 @@
 """Measure single linear layers of BianQue-2.0 on the CPU: speed, share of the memory bandwidth, error.
 
-Prints one line for each number of rows and each way to multiply: the project's kernel at 8 and 4 bits and fp16, and
-PyTorch's fp32, bf16 and dynamic int8. Weights are used in turn and exceed the caches together, as in a model. Tokens
-a second are for a whole 2.0: the block's weights times 28, and nothing else. The bandwidth is that of reading memory
-with the same number of threads, measured here.
+Prints one line for each number of rows and each way to multiply: the project's kernel at 8 and 4 bits and fp16,
+PyTorch's fp32, bf16 and dynamic int8, and onnxruntime's MatMulNBits where it is installed. Weights are used in turn
+and exceed the caches together, as in a model. Tokens a second are for a whole 2.0: the block's weights times 28, and
+nothing else. The bandwidth is that of reading memory with the same number of threads, measured here.
 
     python benchmarks/cpu_linear.py [--rows 1 8 256] [--seconds 1]
 """
@@ -11,12 +11,14 @@ with the same number of threads, measured here.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,10 +31,12 @@ sys.path.insert(0, str(ROOT))
 from bianque.quantization import cpu  # noqa: E402
 from bianque.quantization.kernel_build import load_kernel  # noqa: E402
 from bianque.quantization.scheme import Bits, quantize  # noqa: E402
+from bianque.settings import use_huge_pages  # noqa: E402
 
 # The four linears of a block of BianQue-2.0, (out, in).
 SHAPES = [(12288, 4096), (4096, 4096), (16384, 4096), (4096, 16384)]
 NUM_BLOCKS = 28
+ONNX_BLOCK = 32
 NUM_VALUES = sum(out_features * in_features for out_features, in_features in SHAPES)
 
 Product = Callable[[torch.Tensor], torch.Tensor]
@@ -65,8 +69,8 @@ def read_bandwidth() -> float:
     return best
 
 
-def make_ways(weights: list[torch.Tensor]) -> list[Way]:
-    """Prepare every way for the same weights, fp32."""
+def make_ways(weights: list[torch.Tensor], only: list[str]) -> Iterator[Way]:
+    """Prepare the ways named, or every one, for the same weights, fp32; one at a time."""
 
     def quantized(weight: torch.Tensor, bits: Bits) -> Product:
         integers, scale = quantize(weight, bits)
@@ -80,16 +84,60 @@ def make_ways(weights: list[torch.Tensor]) -> list[Way]:
         stored = weight.bfloat16()
         return lambda rows: functional.linear(rows.bfloat16(), stored).float()
 
-    ways = [
-        Way("kernel int8", 1, [quantized(weight, 8) for weight in weights]),
-        Way("kernel int4", 0.5, [quantized(weight, 4) for weight in weights]),
-        Way("kernel fp16", 2, [half(weight) for weight in weights]),
-        Way("torch fp32", 4, [lambda rows, weight=weight: functional.linear(rows, weight) for weight in weights]),
-        Way("torch bf16", 2, [bf16(weight) for weight in weights]),
+    makers: list[tuple[str, float, Callable[[torch.Tensor], Product]]] = [
+        ("kernel int8", 1, partial(quantized, bits=8)),
+        ("kernel int4", 0.5, partial(quantized, bits=4)),
+        ("kernel fp16", 2, half),
+        ("torch fp32", 4, lambda weight: lambda rows: functional.linear(rows, weight)),
+        ("torch bf16", 2, bf16),
     ]
     if "fbgemm" in torch.backends.quantized.supported_engines:
-        ways.append(Way("torch dynamic int8", 1, [dynamic_int8(weight) for weight in weights]))
-    return ways
+        makers.append(("torch dynamic int8", 1, dynamic_int8))
+    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
+        makers += [
+            (f"onnxruntime int{bits}", bits / 8 + 4 / ONNX_BLOCK, partial(onnx_nbits, bits=bits)) for bits in (8, 4)
+        ]
+    for name, bytes_per_weight, make in makers:
+        if not only or name in only:
+            yield Way(name, bytes_per_weight, [make(weight) for weight in weights])
+
+
+def onnx_nbits(weight: torch.Tensor, bits: int) -> Product:
+    """Return onnxruntime's product with int8 activations: blocks of 32 weights, each with an fp32 scale."""
+    import onnx
+    import onnxruntime
+
+    num_out, num_in = weight.shape
+    blocks = weight.view(num_out, num_in // ONNX_BLOCK, ONNX_BLOCK)
+    middle = 1 << (bits - 1)
+    scale = (blocks.abs().amax(2) / (middle - 1)).clamp_min(1e-12)
+    integers = ((blocks / scale[:, :, None]).round() + middle).to(torch.uint8)
+    if bits == 4:
+        integers = integers[:, :, ::2] | integers[:, :, 1::2] << 4
+    constants = [
+        onnx.numpy_helper.from_array(integers.contiguous().numpy(), "weight"),
+        onnx.numpy_helper.from_array(scale.flatten().numpy(), "scale"),
+    ]
+    node = onnx.helper.make_node(
+        "MatMulNBits",
+        ["x", "weight", "scale"],
+        ["y"],
+        domain="com.microsoft",
+        K=num_in,
+        N=num_out,
+        bits=bits,
+        block_size=ONNX_BLOCK,
+        accuracy_level=4,
+    )
+    number = onnx.TensorProto.FLOAT
+    ends = [onnx.helper.make_tensor_value_info(*end) for end in (("x", number, [None, num_in]), ("y", number, None))]
+    graph = onnx.helper.make_graph([node], "linear", ends[:1], ends[1:], constants)
+    versions = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=versions, ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda rows: torch.from_numpy(session.run(None, {"x": rows.numpy()})[0])
 
 
 def dynamic_int8(weight: torch.Tensor) -> Product:
@@ -132,6 +180,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement, at least")
     parser.add_argument("--only", nargs="+", default=[], help="names of ways, for example 'kernel int8'")
     arguments = parser.parse_args()
+    use_huge_pages()  # as the application does
     torch.manual_seed(0)
     bandwidth = read_bandwidth()
     print(
@@ -140,9 +189,7 @@ def main() -> None:
     print(f"kernel: {'compiled' if load_kernel() else 'absent'}; block of 2.0: {NUM_VALUES / 1e6:.0f} M weights")
     weights = [torch.randn(shape) * 0.02 for shape in SHAPES]
     with torch.inference_mode():
-        for way in make_ways(weights):
-            if arguments.only and way.name not in arguments.only:
-                continue
+        for way in make_ways(weights, arguments.only):
             error = worst_error(way, weights, 8)
             for num_rows in arguments.rows:
                 taken = seconds_per_block(way, weights, num_rows, arguments.seconds)

@@ -1,7 +1,7 @@
 """Measure how long a model takes to load, and the most host memory that takes.
 
     python scripts/make_checkpoint.py /tmp/full2                       a random BianQue-2.0, 13.4 GB, once
-    python benchmarks/loading.py /tmp/full2 --precisions bf16 int8 int4 --cache /tmp/cache
+    python benchmarks/loading.py /tmp/full2 --cache /tmp/cache         bf16, fp16, int8 and int4, the latter also kept
     python benchmarks/loading.py /tmp/full2 --precisions fp16 int8 --limit-gb 15
 
 Every row is a process of its own. Memory is its anonymous memory (RssAnon of /proc, every 20 ms) and VmHWM, the
@@ -198,7 +198,7 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description="Measure time and host memory of loading.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--precisions", nargs="+", default=["bf16", "int8", "int4"])
+    parser.add_argument("--precisions", nargs="+", default=["bf16", "fp16", "int8", "int4"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cache", type=Path, help="folder for quantized weights; adds two rows for int8 and int4")
     parser.add_argument("--limit-gb", type=float, default=0.0)

@@ -23,7 +23,7 @@ from tests.golden import GOLDEN, requires_golden
 requires_kernel = pytest.mark.skipif(
     kernel_build._why_not() is not None or kernel_build.find_compiler() is None, reason="needs AVX2 and a C compiler"
 )
-# Rows and columns around every boundary: vectors of 8 and 16, groups of 64, blocks of 512, strips of 4, tiles of 32 rows.
+# Rows and columns around every boundary: vectors of 8 and 16, groups of 64, blocks of 512, strips of 4, tiles of 32.
 SHAPES = [(1, 2), (5, 34), (37, 192), (66, 512), (100, 1000), (130, 1536)]
 
 
