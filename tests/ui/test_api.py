@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from gradio_client.exceptions import AppError
 
 from bianque.texts import text
 from tests.ui.fake_service import ADVICE, QUESTION
+from tests.ui.waiting import wait_until
 
 ARGUMENTS = {
     "message": "我失眠",
@@ -149,13 +149,6 @@ def test_nothing_is_monitored_uploaded_or_kept(url):
 def test_the_notice_of_an_emergency_is_in_the_callers_language(connect, service):
     _, details = ask(connect("en"), message="我胸痛")
     assert details["emergency"] == text("emergency_medical", "en")
-
-
-def wait_until(condition, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
 
 
 def test_a_message_alone_is_enough(connect, service):

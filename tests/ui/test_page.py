@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -15,6 +14,7 @@ from tests.ui.fake_service import ADVICE, CONSOLATION, DEFAULTS, QUESTION, FakeS
 pytestmark = pytest.mark.browser
 playwright_api = pytest.importorskip("playwright.sync_api")
 from tests.ui.visitor import Visitor  # noqa: E402
+from tests.ui.waiting import wait_until  # noqa: E402
 
 expect = playwright_api.expect
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
@@ -431,10 +431,3 @@ def test_the_policy_blocks_other_hosts(visit):
     )
     assert refused == "img-src"
     visitor.foreign_requests.clear()
-
-
-def wait_until(condition, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
