@@ -103,11 +103,11 @@ def build_arena(arena: Arena) -> Any:
         shown = gr.Textbox(visible=False)
         progress = gr.Markdown(elem_id="progress")
         done = gr.Markdown(i18n("arena_done"), visible=False, elem_id="done")
-        with gr.Group(visible=False) as pair:
-            prompt = gr.HTML(label=i18n("arena_prompt"), show_label=True, container=True, elem_id="words")
+        with gr.Column(visible=False) as pair:
+            gr.Markdown(i18n("arena_prompt"), elem_classes="over")
+            prompt = gr.HTML(elem_id="words", padding=False)
             with gr.Row():
-                left = gr.HTML(label=i18n("arena_left"), show_label=True, container=True, elem_id="left")
-                right = gr.HTML(label=i18n("arena_right"), show_label=True, container=True, elem_id="right")
+                left, right = (_side(i18n, side) for side in ("left", "right"))
         with gr.Row():
             buttons = {side: gr.Button(i18n(f"arena_choose_{side}"), elem_id=f"choose_{side}") for side in SIDES}
         back = gr.Button(i18n("arena_back"), elem_id="choose_back", size="sm")
@@ -120,6 +120,14 @@ def build_arena(arena: Arena) -> Any:
         back.click(lambda: view(arena.last() or arena.next()), None, outputs, api_name="back", show_progress="hidden")
     demo.space_id = None  # without this, gradio may put a platform's header into the page, with requests to its hosts
     return demo
+
+
+def _side(i18n: Any, side: str) -> Any:
+    import gradio as gr
+
+    with gr.Column(min_width=280):
+        gr.Markdown(i18n(f"arena_{side}"), elem_classes="over")
+        return gr.HTML(elem_id=side, padding=False)
 
 
 def _deciding(arena: Arena, view: Callable[[Battle | None], list[Any]], side: Side) -> Callable[[str], list[Any]]:

@@ -158,6 +158,13 @@ def test_gb18030_and_utf16_are_read_as_utf8_is(tmp_path):
         assert [said(dialogue) for dialogue in read("toyhom", path)[0]] == expected
 
 
+def test_half_width_colons_and_written_out_newlines_are_read(tmp_path):
+    path = tmp_path / "user.csv"
+    path.write_text("input,target\n病人:咳嗽\\n医生:多久了？\\n病人:三天\\n医生:,多喝水\\n休息\n", "utf-8")
+    (dialogue,), problems = read("user", path)
+    assert said(dialogue) == ["P 咳嗽", "D 多久了？", "P 三天", "D 多喝水\n休息"] and not problems
+
+
 def test_undecodable_bytes_cost_one_record(tmp_path):
     lines = (FIXTURES / "toyhom.csv").read_text("utf-8").splitlines()[:3]
     data = "\n".join(lines).encode("gb18030").replace("手掌".encode("gb18030"), b"\xff\xff")
