@@ -233,3 +233,28 @@ def test_gradients_pass_through_quantized_weights_without_keeping_a_float_copy(b
     gradient = torch.randn(2, 3, 6)
     outputs.backward(gradient)
     assert torch.allclose(inputs.grad, gradient @ weight, atol=1e-5)
+
+
+def test_an_adapter_on_the_hub_is_fetched_with_its_base(adapter, tmp_path, monkeypatch):
+    from bianque.manager.manager import ModelManager
+    from tests.manager.hub_server import running_hub, use_hub
+
+    def files(folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    with running_hub() as hub:
+        use_hub(hub, tmp_path / "cache", monkeypatch)
+        commit = hub.push(
+            "owner/base", {name: content for name, content in files(CHATGLM).items() if "exp" not in name}
+        )
+        change(adapter / "adapter_config.json", base_model_name_or_path="owner/base", revision=commit)
+        hub.push("owner/adapter", files(adapter))
+        manager = ModelManager(Settings(models="demo", adviser=ModelSource("owner/adapter"), num_slots=1))
+        try:
+            manager.start()
+            assert manager.wait(60)
+            assert manager.get(Job.ADVISER).spec.name == "run"
+            folder = resolve_snapshot(ModelSource("owner/adapter"))
+            assert find_base(read_adapter(folder)).name == commit
+        finally:
+            manager.shutdown()

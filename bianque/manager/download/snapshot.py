@@ -110,6 +110,13 @@ def _from_hub(
             is_online = False
     if not files:
         raise SnapshotError("snapshot_no_weights", repo_id=source.location)
+    names = {file.path for file in files}
+    is_adapter = ADAPTER_FILES[0] in names and "config.json" not in names  # its base tells the architecture
+
+    def inspect(folder: Path) -> None:
+        if not is_adapter:
+            _check_architecture(folder, tuple(TOKENIZER_FILES) if family is None else (family,))
+
     fetch_commit(
         cache,
         source.location,
@@ -119,7 +126,7 @@ def _from_hub(
         cancelled=cancelled,
         policy=policy,
         is_online=is_online,
-        inspect=lambda folder: _check_architecture(folder, tuple(TOKENIZER_FILES) if family is None else (family,)),
+        inspect=inspect,
     )
     if is_online:
         cache.point(source.revision, commit)
@@ -196,8 +203,6 @@ def check_snapshot(folder: Path, family: Family) -> None:
 
 
 def _check_architecture(folder: Path, families: tuple[Family, ...]) -> None:
-    if (folder / ADAPTER_FILES[0]).is_file() and not (folder / "config.json").is_file():
-        return  # an adapter: its base tells
     model_type = read_json(folder, "config.json").get("model_type")
     if model_type not in families:
         expected = " / ".join(families)
