@@ -44,6 +44,13 @@ def test_questions_are_answered_from_the_case_until_the_advice(knowledge, case):
     assert figures["repeated questions"] == 0
 
 
+def test_what_the_opening_tells_need_not_be_asked(knowledge):
+    case = next(case for case in draw_cases(knowledge, 200) if case.answered & {ask.item for ask in case.plan})
+    asked = [ask.questions[0] for ask in case.plan if ask.item not in case.answered]
+    _, figures = play(knowledge, case, *asked, "多喝水。")
+    assert figures["items covered"] == 100 and figures["questions before advice"] == len(asked)
+
+
 def test_a_question_asked_twice_is_a_repeat_also_in_other_words(knowledge, case):
     wordings = case.plan[0].questions
     _, figures = play(knowledge, case, wordings[0], wordings[-1], wordings[0], "多喝水。")
