@@ -65,7 +65,7 @@ def serve(settings: Settings, *, is_shared: bool = False) -> None:
     from bianque.manager.switching import ModelSwitcher
     from bianque.ui.blocks import build_demo
     from bianque.ui.history import Limits
-    from bianque.ui.launch import launch_options, queue_options
+    from bianque.ui.launch import launch_options, make_public_link, queue_options
     from bianque.ui.status_route import status_routes
 
     manager = zerogpu.make_manager(settings) if settings.is_zero_gpu else ModelManager(settings)
@@ -81,23 +81,19 @@ def serve(settings: Settings, *, is_shared: bool = False) -> None:
     )
     demo = build_demo(service, limits, page_address=settings.page_address, switcher=ModelSwitcher(manager))
     demo.queue(**queue_options())
-    address = f"http://{_shown_name(settings.server_name)}:{settings.server_port}"
     try:
-        if is_shared:
-            logger.info("asking for a public link; meanwhile the page is at %s", address)
         demo.launch(
             server_name=settings.server_name,
             server_port=settings.server_port,
             prevent_thread_lock=True,
-            **launch_options(
-                routes=status_routes(service), frame_ancestors=settings.frame_ancestors, is_shared=is_shared
-            ),
+            **launch_options(routes=status_routes(service), frame_ancestors=settings.frame_ancestors),
         )
-        logger.info("open %s", address)
-        if is_shared and demo.share_url:
-            logger.info("anybody can open %s", demo.share_url)
-        elif is_shared:
-            logger.warning("%s", SettingsError("share_failed", address=address))
+        logger.info("open http://%s:%d", _shown_name(settings.server_name), settings.server_port)
+        if is_shared:
+            try:
+                logger.info("anybody can open %s", make_public_link(demo))
+            except SettingsError as error:
+                logger.warning("%s", error)
         demo.block_thread()
     finally:
         manager.shutdown()

@@ -28,7 +28,7 @@ def free_port() -> int:
 def serve(tmp_path_factory) -> Iterator[Callable[..., str]]:
     """Launch the page over a service and return its address; closed after the module."""
     from bianque.ui.blocks import build_demo
-    from bianque.ui.launch import launch_options, queue_options
+    from bianque.ui.launch import launch_options, make_public_link, queue_options
 
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
@@ -40,8 +40,10 @@ def serve(tmp_path_factory) -> Iterator[Callable[..., str]]:
             server_name="127.0.0.1",
             server_port=port or free_port(),
             prevent_thread_lock=True,
-            **launch_options(is_shared=is_shared),
+            **launch_options(),
         )
+        if is_shared:
+            make_public_link(demo)
         demos[url] = demo
         return url
 

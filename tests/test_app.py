@@ -27,7 +27,7 @@ ANSWERS = (
 )
 
 
-def start(folder: Path, port: int) -> subprocess.Popen:
+def start(folder: Path, port: int, *arguments: str) -> subprocess.Popen:
     """Start app.py with a dead proxy, so that any request to another host fails, and its output in a file."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("BIANQUE_", "GRADIO_"))}
     environment |= {
@@ -42,7 +42,8 @@ def start(folder: Path, port: int) -> subprocess.Popen:
         "TMPDIR": str(folder),
     }
     with (folder / "log").open("wb") as log:
-        return subprocess.Popen([sys.executable, ROOT / "app.py"], cwd=folder, env=environment, stdout=log, stderr=log)
+        command = [sys.executable, ROOT / "app.py", *arguments]
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,22 @@ def test_a_complaint_is_asked_back_and_then_advised(app, chromium):
     written = log.read_text(encoding="utf-8")
     assert not [words for words in (COMPLAINT, *ANSWERS[:-1]) if words in written]
     assert "Traceback" not in written
+
+
+def test_a_public_link_that_cannot_be_made_is_one_sentence_and_the_page_goes_on(tmp_path):
+    port = free_port()
+    process = start(tmp_path, port, "--share")
+    address = f"http://127.0.0.1:{port}/"
+    beginning = text("share_failed", "en", reason="|", address=address).split("|")[0]
+    try:
+        deadline = time.monotonic() + 180
+        while beginning not in (tmp_path / "log").read_text():
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        assert address in (tmp_path / "log").read_text() and answers(address)
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 def test_a_port_in_use_is_one_sentence_and_exit_code_1(tmp_path):

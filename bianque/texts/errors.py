@@ -27,9 +27,9 @@ ERRORS: dict[str, Text] = {
         "Port {port} is already in use; stop the program that uses it or choose another with GRADIO_SERVER_PORT.",
     ),
     "share_failed": Text(
-        "没能建立公开链接；请检查网络能否访问 gradio 的服务器（原因见上），然后重新启动。本机仍可打开 {address}。",
-        "No public link could be made; check that gradio's servers can be reached (the cause is above) and start "
-        "again. On this machine {address} works all the same.",
+        "没能建立公开链接（{reason}）；请检查网络能否访问 gradio 的服务器，然后重新启动。本机仍可打开 {address}。",
+        "No public link could be made ({reason}); check that gradio's servers can be reached and start again. "
+        "On this machine {address} works all the same.",
     ),
     # what a visitor sends
     "message_empty": Text(

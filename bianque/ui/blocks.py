@@ -53,7 +53,7 @@ def build_demo(
     Args:
         service: answers.
         limits: of what a visitor may send.
-        page_address: where everybody finds the page; if empty, the link that `launch(share=True)` makes.
+        page_address: where everybody finds the page; if empty, the link that `make_public_link` makes.
         switcher: lets visitors choose models and precisions, if the owner allows it; None where it cannot be.
     """
     limits = limits or Limits()

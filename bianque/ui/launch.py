@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from starlette.routing import BaseRoute
 
+from bianque.errors import SettingsError
 from bianque.texts import Language, text
 from bianque.texts.page import PAGE
 from bianque.ui import fragments
@@ -55,15 +56,12 @@ def translations() -> gr.I18n:
     return gr.I18n(**{locale: tables[language] for locale, language in LOCALES.items()})
 
 
-def launch_options(
-    *, routes: Sequence[BaseRoute] = (), frame_ancestors: tuple[str, ...] = ("*",), is_shared: bool = False
-) -> dict[str, Any]:
+def launch_options(*, routes: Sequence[BaseRoute] = (), frame_ancestors: tuple[str, ...] = ("*",)) -> dict[str, Any]:
     """Return the arguments of `Blocks.launch` other than address and port.
 
     Args:
         routes: served beside gradio's own.
         frame_ancestors: origins that may embed the page, as `Settings.frame_ancestors` has them.
-        is_shared: whether gradio's servers are asked for a public link.
     """
     return {
         "app_kwargs": {"routes": [*public_routes(), *routes], "middleware": page_middleware(frame_ancestors)},
@@ -81,10 +79,32 @@ def launch_options(
         "ssr_mode": False,  # one process, one port, half the requests
         "pwa": False,
         "mcp_server": False,
-        "share": is_shared,
+        "share": False,  # see `make_public_link`
         "show_error": False,
         "quiet": True,
     }
+
+
+def make_public_link(demo: gr.Blocks) -> str:
+    """Ask gradio's servers for a link to a page that is being served, and return it.
+
+    `launch(share=True)` would do the same, but then serves a page whose scripts come from another host.
+
+    Args:
+        demo: launched; its `share_url` becomes the link.
+
+    Raises:
+        SettingsError: if no link can be made; the page is served all the same.
+    """
+    from gradio import networking
+
+    try:
+        link = networking.setup_tunnel(demo.server_name, demo.server_port, demo.share_token, None, None)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise SettingsError("share_failed", reason=reason, address=demo.local_url) from error
+    demo.share_url = f"https://{link.partition('://')[2]}"
+    return demo.share_url
 
 
 def queue_options() -> dict[str, Any]:

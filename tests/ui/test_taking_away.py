@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from gradio import networking
 
 from bianque.texts import text
 from tests.ui.fake_service import ADVICE, QUESTION, FakeService
@@ -130,6 +131,21 @@ def test_without_a_public_address_none_is_shown(visit):
     visitor = visit()
     visitor.open_panel("share")
     expect(visitor.page.locator("#address")).to_have_count(0)
+
+
+def test_the_public_link_is_shown_and_can_be_copied(chromium, serve, monkeypatch):
+    monkeypatch.setattr(networking, "setup_tunnel", lambda *_: "http://abc123.gradio.live")
+    visitor = Visitor(chromium, serve(FakeService(seconds_per_token=0), is_shared=True))
+    try:
+        visitor.open_panel("share")
+        expect(visitor.page.locator("#address textarea")).to_have_value("https://abc123.gradio.live")
+        visitor.page.locator("#address button").click()
+        visitor.page.wait_for_function("navigator.clipboard.readText().then(words => words.includes('abc123'))")
+        visitor.page.locator("#make-link").click()
+        expect(visitor.page.locator("#link textarea")).to_have_value(re.compile("^https://abc123.gradio.live\\?mode="))
+    finally:
+        visitor.close()
+    assert visitor.foreign_requests == [] and visitor.errors == []
 
 
 def test_a_space_shows_its_own_address(chromium, serve):

@@ -9,6 +9,10 @@ window.bianquePicture = (() => {
   const BOTTOM = HEIGHT - 58; // below it stands the label, on every page
   const COLOURS = { ink: "#16201c", quiet: "#52605a", jade: "#0a6552", line: "#c0cdc6", soft: "#eef8f4", alert: "#8a5300" };
 
+  // The page's own: those of the body are gradio's, which name no font of simplified Chinese.
+  const fonts = () =>
+    getComputedStyle(document.querySelector(".gradio-container") || document.body).fontFamily;
+
   // ------------------------------------------------------------------ lines
 
   const graphemes = (text) =>
@@ -57,7 +61,7 @@ window.bianquePicture = (() => {
 
   class Sheet {
     constructor() {
-      this.family = getComputedStyle(document.body).fontFamily;
+      this.family = fonts();
       this.pages = [];
       this.turn();
     }
@@ -228,6 +232,7 @@ window.bianquePicture = (() => {
     const hint = make("p", { textContent: record.words.hint });
     const dialog = make("dialog", { id: "bq-picture" }, title, hint, buttons, ...pages);
     dialog.lang = record.language;
+    dialog.style.fontFamily = fonts();
     dialog.setAttribute("aria-labelledby", title.id);
     close.onclick = () => dialog.close();
     dialog.onclose = () => {
