@@ -104,7 +104,9 @@ PAGE: dict[str, Text] = {
     "choice_absent": Text("需要下载", "has to be downloaded"),
     "choice_precision": Text("精度", "Precision"),
     "choice_auto": Text("自动（放得下的最好精度）", "automatic (the best that fits)"),
-    "choice_fits": Text("{precision}：约需 {gb} GB，{visitors} 人同时用", "{precision}: about {gb} GB, {visitors} at once"),
+    "choice_fits": Text(
+        "{precision}：约需 {gb} GB，{visitors} 人同时用", "{precision}: about {gb} GB, {visitors} at once"
+    ),
     "choice_too_large": Text("{precision}：放不下，约需 {gb} GB", "{precision}: does not fit, about {gb} GB"),
     "choice_apply": Text("更换", "Change"),
     "choice_unknown": Text("正在检查这台机器，请稍候。", "This machine is being looked at; please wait."),

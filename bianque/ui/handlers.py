@@ -32,6 +32,7 @@ from bianque.ui.throttle import throttle
 from bianque.ui.updates import (
     PageUpdate,
     emergency_box,
+    growing,
     idle_box,
     refuse,
     running_box,
@@ -169,6 +170,7 @@ class Handlers:
         try:
             thinking = Entry(Message(Role.ASSISTANT, ""), text("reply_thinking", language), is_pending=True)
             yield show([*entries, thinking], message=running_box(language, clear=typed is not None))
+            grow = growing(entries)
             with closing(self.updates(entries, options, request)) as updates:
                 for update in updates:
                     if self._replies.is_cleared(visitor):
@@ -176,9 +178,7 @@ class Handlers:
                     alarm = show_emergency(update, last, language)
                     last = update
                     if not update.is_final:
-                        yield show([*entries, _reply_entry(update, entries, request)], emergency=alarm)._replace(
-                            older=gr.skip()
-                        )
+                        yield grow(_reply_entry(update, entries, request), emergency=alarm)
         except BianQueError as error:
             warn(error, language)
             last = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
@@ -29,6 +29,20 @@ def show(entries: Sequence[Entry], **others: Any) -> PageUpdate:
     """Return an update that shows a conversation, with its oldest messages put aside if it is long."""
     older, shown = split_history(entries)
     return PageUpdate(chatbot=write_history(shown), older=write_history(older), **others)
+
+
+def growing(entries: Sequence[Entry]) -> Callable[..., PageUpdate]:
+    """Return a function like `show` for a reply that is being written under `entries`, which stay as they are.
+
+    They are written once, not with each of the many updates, so that an update costs the same in a long conversation.
+    """
+    written = write_history(split_history([*entries, entries[-1]])[1][:-1])
+
+    def grow(reply: Entry, **others: Any) -> PageUpdate:
+        # Copies, since gradio may put them into its own form in place.
+        return PageUpdate(chatbot=[*(dict(message) for message in written), *write_history([reply])], **others)
+
+    return grow
 
 
 def refuse(error: BianQueError, language: Language, history: Sequence[Entry] | None = None) -> PageUpdate:
