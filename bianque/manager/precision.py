@@ -33,7 +33,7 @@ LONGEST_QUESTION_TOKENS = 512
 DEFAULT_VISITORS = 4
 """Served at once unless the owner says otherwise."""
 DEFAULT_VISITORS_OF_MINIS = 24
-"""The same for demonstration models, whose steps and KV caches cost little: of twenty who come at once nobody waits."""
+"""The same for demonstration models, whose steps and caches cost little: of twenty who come at once nobody waits."""
 SMALL_PARAMETERS = 100_000_000
 """Below this a model runs in full precision on any CPU."""
 

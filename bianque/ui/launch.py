@@ -103,8 +103,9 @@ def make_public_link(demo: gr.Blocks) -> str:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise SettingsError("share_failed", reason=reason, address=demo.local_url) from error
-    demo.share_url = f"https://{link.partition('://')[2]}"
-    return demo.share_url
+    address = f"https://{link.partition('://')[2]}"
+    demo.share_url = address  # type: ignore[assignment]  # gradio declares it by its first value, None
+    return address
 
 
 def queue_options() -> dict[str, Any]:
