@@ -316,7 +316,6 @@ def test_closing_the_tab_frees_the_model(visit, service):
     wait_until(lambda: service.num_running == 1)
     visitor.page.close()
     wait_until(lambda: service.num_running == 0)
-    assert service.num_cancelled == 1
 
 
 def test_two_visitors_do_not_see_each_other(visit, service):
@@ -391,16 +390,20 @@ def test_a_setting_stays_when_the_models_arrive(visit, service):
 def test_a_message_sent_right_after_a_change_of_mode_has_its_settings(visit, service):
     visitor = visit()
     waiting = []
+    is_slow = True
 
-    def hold(route):
-        waiting.append(route)
+    def pass_on(route):
+        if is_slow:
+            waiting.append(route)
+        else:
+            route.continue_()
 
-    visitor.page.route("**/gradio_api/run/predict*", hold)
+    visitor.page.route("**/gradio_api/run/predict*", pass_on)
     visitor.page.locator("#mode label").last.click()
     visitor.send("我很难过")
     visitor.see()
     assert service.calls == []
-    visitor.page.unroute("**/gradio_api/run/predict*")
+    is_slow = False
     for route in waiting:
         route.continue_()
     visitor.expect_reply(CONSOLATION, 2)
