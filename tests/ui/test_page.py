@@ -372,14 +372,15 @@ def test_loading_is_shown_until_it_ends(visit, service):
     expect(banner).to_contain_text(text("status_demonstration", "zh"))
 
 
-def test_a_setting_stays_when_the_models_arrive(visit, service):
+def test_a_setting_stays_when_the_models_arrive(visit, service, monkeypatch):
     service.is_settled = False
     visitor = visit()
     visitor.open_panel("settings")
     numbers = visitor.page.locator("#settings input[type=number]")
     numbers.nth(1).fill("1.2")
     numbers.nth(1).press("Tab")
-    service.default_options = lambda mode: replace(DEFAULTS[mode], top_p=0.55, temperature=0.45)
+    found = {mode: replace(options, top_p=0.55, temperature=0.45) for mode, options in DEFAULTS.items()}
+    monkeypatch.setattr(service, "default_options", found.__getitem__)
     service.is_settled = True
     expect(numbers.nth(0)).to_have_value("0.55")
     expect(numbers.nth(1)).to_have_value("1.2")
