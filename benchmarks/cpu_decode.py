@@ -36,7 +36,6 @@ from bianque.models.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneratio
 from bianque.quantization.embedding import StoredEmbedding  # noqa: E402
 from bianque.quantization.half import replace_head  # noqa: E402
 from bianque.quantization.linear import QuantizedLinear, replace_linears, selects_linear  # noqa: E402
-from bianque.settings import use_huge_pages  # noqa: E402
 
 NUM_CHATS = 8
 
@@ -96,7 +95,6 @@ def run_prefill(runner: ChatGLMRunner, slot: int, ids: list[int]) -> torch.Tenso
 
 def measure_own(bits: int, arguments: argparse.Namespace) -> dict[str, float]:
     """Return tokens a second of prefill, one chat and eight, and the memory."""
-    use_huge_pages()  # as the application does
     torch.manual_seed(0)
     model = build_model(bits, arguments.num_layers)
     runner = ChatGLMRunner(model, num_slots=NUM_CHATS, max_len=512)

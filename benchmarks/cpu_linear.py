@@ -31,7 +31,6 @@ sys.path.insert(0, str(ROOT))
 from bianque.quantization import cpu  # noqa: E402
 from bianque.quantization.kernel_build import load_kernel  # noqa: E402
 from bianque.quantization.scheme import Bits, quantize  # noqa: E402
-from bianque.settings import use_huge_pages  # noqa: E402
 
 # The four linears of a block of BianQue-2.0, (out, in).
 SHAPES = [(12288, 4096), (4096, 4096), (16384, 4096), (4096, 16384)]
@@ -180,7 +179,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement, at least")
     parser.add_argument("--only", nargs="+", default=[], help="names of ways, for example 'kernel int8'")
     arguments = parser.parse_args()
-    use_huge_pages()  # as the application does
     torch.manual_seed(0)
     bandwidth = read_bandwidth()
     print(

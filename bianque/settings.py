@@ -132,15 +132,6 @@ class Settings:
         )
 
 
-def use_huge_pages() -> None:
-    """Let torch ask the system for huge pages, unless the owner has decided that; call before torch allocates.
-
-    A CPU that reads gigabytes of weights for every token looks up far fewer addresses then. Systems without them give
-    what they always give.
-    """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
-
 class _Reader:
     """Typed reading of a mapping of strings, with one clear error for each kind."""
 

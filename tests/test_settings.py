@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from bianque.errors import SettingsError
-from bianque.settings import ModelSource, Settings, use_huge_pages
+from bianque.settings import ModelSource, Settings
 
 
 def test_defaults_need_no_variable():
@@ -77,15 +75,6 @@ def test_precision_memory_and_zero_gpu():
     settings = Settings.from_environment({"BIANQUE_PRECISION": "int8", "BIANQUE_MEMORY_GB": "12"})
     assert (settings.precision, settings.memory_gb, settings.is_zero_gpu) == ("int8", 12, False)
     assert Settings.from_environment({"SPACES_ZERO_GPU": "true"}).is_zero_gpu
-
-
-def test_huge_pages_are_asked_for_unless_the_owner_has_decided(monkeypatch):
-    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
-    use_huge_pages()
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
-    use_huge_pages()
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
 
 
 def test_the_backend_and_the_leave_to_switch():

@@ -17,7 +17,7 @@ from bianque.manager.plan import ModelPlan, choose_models, demonstration_models,
 from bianque.manager.precision import GB
 from bianque.manager.serving import Serving
 from bianque.manager.threads import CpuThreads
-from bianque.settings import Settings, use_huge_pages
+from bianque.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,6 @@ class Startup:
 
     def run(self) -> None:
         """Look at the machine, plan, and load."""
-        use_huge_pages()
         machine, failure = Machine("cpu", "CPU", 0, 0), None
         try:
             machine = self._probe(self._settings.device)
