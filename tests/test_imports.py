@@ -31,9 +31,9 @@ ALLOWED = {
     "minis": BELOW_CONSULTATION | {"consultation"},
     "ui": BELOW_CONSULTATION | {"consultation"},
     "corpus": LEAVES | {"consultation"},
-    "finetuning": BELOW_CONSULTATION | {"consultation", "corpus"},
+    "finetune": BELOW_CONSULTATION | {"consultation", "corpus"},
     "evaluation": BELOW_CONSULTATION | {"consultation", "corpus", "minis"},
-    "cli": BELOW_CONSULTATION | {"consultation", "corpus", "evaluation", "finetuning", "minis", "ui"},
+    "cli": BELOW_CONSULTATION | {"consultation", "corpus", "evaluation", "finetune", "minis", "ui"},
     "__main__": {"cli"},
 }
 

@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _add_train(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from bianque.finetuning.options import PRESETS, Compute, Method, Optimizer, Schedule
+    from bianque.finetune.options import PRESETS, Compute, Method, Optimizer, Schedule
     from bianque.manager.registry import PRECISIONS, Template
 
     train = actions.add_parser(
@@ -86,7 +86,7 @@ def _add_train(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def run_train(options: argparse.Namespace) -> int:
     """Fine-tune and print the report."""
     from bianque.corpus.packages import require
-    from bianque.finetuning.options import PRESETS, FinetuneOptions
+    from bianque.finetune.options import PRESETS, FinetuneOptions
 
     preset = PRESETS[options.preset]
     given: dict[str, Any] = {
@@ -106,7 +106,7 @@ def run_train(options: argparse.Namespace) -> int:
         import torch
 
         torch.set_num_threads(options.threads)
-    from bianque.finetuning.run import FinetuneJob, finetune
+    from bianque.finetune.run import FinetuneJob, finetune
 
     job = FinetuneJob(
         data=options.data,
@@ -128,8 +128,8 @@ def run_train(options: argparse.Namespace) -> int:
 
 def run_merge(options: argparse.Namespace) -> int:
     """Merge an adapter into its base."""
-    from bianque.finetuning.base import resolve_base
-    from bianque.finetuning.whole import merge_adapter
+    from bianque.finetune.base import resolve_base
+    from bianque.finetune.whole import merge_adapter
     from bianque.manager.adapters import base_source, read_adapter
 
     if options.output.exists() and (not options.output.is_dir() or any(options.output.iterdir())):
@@ -145,7 +145,7 @@ def run_presets(options: argparse.Namespace) -> int:
     """Print every preset."""
     from dataclasses import asdict
 
-    from bianque.finetuning.options import PRESETS
+    from bianque.finetune.options import PRESETS
 
     for name, preset in PRESETS.items():
         print(f"{name}: {preset.about}\n  model: {preset.model}")

@@ -17,13 +17,12 @@ from typing import Any, Literal
 from bianque.errors import InputError
 from bianque.evaluation.battles import Battle
 from bianque.evaluation.verdicts import Choice, Order, Verdict, VerdictBook
-from bianque.texts import Language, text
+from bianque.texts import LOCALES, text
 from bianque.texts.arena import ARENA
 
 Side = Literal["left", "right", "tie", "both_bad"]
 SIDES: tuple[Side, ...] = ("left", "right", "tie", "both_bad")
 STYLE_FILE = Path(__file__).with_name("arena.css")
-_LOCALES: dict[str, Language] = {**dict.fromkeys(("zh", "zh-CN", "zh-TW", "zh-HK", "zh-SG"), "zh"), "en": "en"}
 # Keys press the buttons, so that what is disabled or under way stays so; a held key and shortcuts do nothing.
 _SCRIPT = """<script>
 document.addEventListener("keydown", (event) => {
@@ -164,7 +163,7 @@ def _words(said: str) -> str:
 def _translations() -> Any:
     import gradio as gr
 
-    tables = {locale: {key: text(key, language) for key in ARENA} for locale, language in _LOCALES.items()}
+    tables = {locale: {key: text(key, language) for key in ARENA} for locale, language in LOCALES.items()}
     return gr.I18n(**tables)
 
 

@@ -171,15 +171,15 @@ class CaseBook:
             duration = rng.choice(self._general["durations"])
             opening = f"{opening}，{duration}" if rng.random() < 0.7 else f"{duration}，{opening}"
             answered.add("duration")
-        is_own_or_open = population != "child" and not _FOR_ANOTHER.search(opening)
-        if is_own_or_open and rng.random() < 0.1:
+        is_about_oneself = population != "child" and not _FOR_ANOTHER.search(opening)
+        if is_about_oneself and rng.random() < 0.1:
             relatives = self._general["relatives"]
             if population == "female":
                 relatives = [name for name in relatives if _FEMALE.search(name)]
             relative = rng.choice(relatives)
             is_own = opening.startswith("我") and opening.count("我") == 1
             opening = relative + opening[1:] if is_own else f"替{relative}问一下，{opening}"
-        elif is_own_or_open and rng.random() < 0.07:
+        elif is_about_oneself and rng.random() < 0.07:
             opening = rng.choice(self._general["ages"]) + opening
             answered.add("age")
         if rng.random() < 0.25 and not re.match("医生|大夫|您好|你好|请问", opening):

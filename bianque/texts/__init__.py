@@ -1,6 +1,7 @@
 """The one translation table: every sentence a person reads, in Chinese with English beside it.
 
-A leaf of the import graph. The entries are grouped by who shows them (`arena`, `errors`, `models`, `notices`, `page`); `text` reads them.
+A leaf of the import graph. The entries are grouped by who shows them (`arena`, `errors`, `models`, `notices`, `page`); `text`
+reads them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,12 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 Language = Literal["zh", "en"]
+
+LOCALES: dict[str, Language] = {
+    **dict.fromkeys(("zh", "zh-CN", "zh-TW", "zh-HK", "zh-SG", "zh-Hans", "zh-Hant"), "zh"),
+    "en": "en",
+}
+"""The language of a page for each locale of a browser."""
 
 
 class Text(NamedTuple):

@@ -9,7 +9,7 @@ import gradio as gr
 from starlette.routing import BaseRoute
 
 from bianque.errors import SettingsError
-from bianque.texts import Language, text
+from bianque.texts import LOCALES, text
 from bianque.texts.page import PAGE
 from bianque.ui import fragments
 from bianque.ui.embedding import page_middleware
@@ -34,10 +34,6 @@ HEAD = (
     f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">'
     '<meta name="referrer" content="no-referrer">'
 )
-LOCALES: dict[str, Language] = {
-    **dict.fromkeys(("zh", "zh-CN", "zh-TW", "zh-HK", "zh-SG", "zh-Hans", "zh-Hant"), "zh"),
-    "en": "en",
-}
 # Replies wait in the engines' own queues, each in a thread of the server.
 MAX_THREADS = 128
 MAX_QUEUED_EVENTS = 256

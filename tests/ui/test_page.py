@@ -316,6 +316,7 @@ def test_closing_the_tab_frees_the_model(visit, service):
     wait_until(lambda: service.num_running == 1)
     visitor.page.close()
     wait_until(lambda: service.num_running == 0)
+    assert len(service.calls) == 1
 
 
 def test_two_visitors_do_not_see_each_other(visit, service):

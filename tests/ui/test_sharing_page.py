@@ -83,10 +83,7 @@ def test_an_exported_conversation_can_be_opened_again(visit):
 def test_the_paper_for_a_doctor_holds_the_conversation_alone(visit):
     visitor = visit()
     consult(visitor)
-    visitor.page.evaluate("window.print = () => { window.isPrinted = true; }")
-    visitor.open_panel("share")
-    visitor.page.get_by_role("button", name="打印 / PDF").click()
-    visitor.page.wait_for_function("window.isPrinted")
+    visitor.print_conversation()
     visitor.page.emulate_media(media="print")
     paper = visitor.page.locator("#bq-paper")
     expect(paper).to_be_visible()

@@ -102,10 +102,7 @@ def test_a_long_conversation_fills_several_pictures(visit):
 def test_printing_takes_as_many_sheets_as_the_conversation_needs(visit):
     visitor = visit()
     consult(visitor)
-    visitor.page.evaluate("window.print = () => { window.isPrinted = true; }")
-    visitor.open_panel("share")
-    visitor.page.get_by_role("button", name="打印 / PDF").click()
-    visitor.page.wait_for_function("window.isPrinted")
+    visitor.print_conversation()
     one = visitor.page.pdf(format="A4")
     visitor.page.evaluate("""() => {
         const sheet = document.getElementById('bq-paper');

@@ -86,6 +86,13 @@ class Visitor:
         expect(self.page.locator(f"#{name} :is(input, textarea)").first).to_be_visible(timeout=PATIENCE_MS)
         self.see()
 
+    def print_conversation(self) -> None:
+        """Press the button that prints, and wait until the browser is asked to, which shows no dialogue here."""
+        self.page.evaluate("window.print = () => { window.isPrinted = true; }")
+        self.open_panel("share")
+        self.page.get_by_role("button", name="打印 / PDF").click()
+        self.page.wait_for_function("window.isPrinted")
+
     def see(self) -> None:
         """Wait until what is there has been painted, as nobody acts on a thing before.
 

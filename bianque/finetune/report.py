@@ -13,7 +13,7 @@ from typing import Any
 
 from bianque.corpus.plots import new_figure
 from bianque.corpus.report import markdown_table
-from bianque.finetuning.data import DataReport
+from bianque.finetune.data import DataReport
 
 
 @dataclass

@@ -16,8 +16,8 @@ from bianque.consultation.service import ConsultationService
 from bianque.errors import DataError, SettingsError, SnapshotError, TrainingError
 from bianque.manager.manager import ModelManager
 from bianque.settings import ModelSource, Settings
-from tests.finetuning.conftest import CHATGLM, QUICK, T5
-from tests.finetuning.dialogues import COMPLAINTS, answer_for, write_samples
+from tests.finetune.conftest import CHATGLM, QUICK, T5
+from tests.finetune.dialogues import COMPLAINTS, answer_for, write_samples
 
 FULL = replace(QUICK, method="full", lora_dropout=0.0)
 

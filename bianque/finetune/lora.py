@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 
 from bianque import __version__
 from bianque.errors import DataError
-from bianque.finetuning.base import Base
-from bianque.finetuning.options import FinetuneOptions
+from bianque.finetune.base import Base
+from bianque.finetune.options import FinetuneOptions
 from bianque.manager.adapters import CONFIG_FILE, ORIGIN_FILE, fingerprint
 from bianque.manager.registry import Template
 from bianque.quantization.linear import QUANTIZED_LINEARS, QuantizedLinear

@@ -24,17 +24,17 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, PrinterCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from bianque.errors import SettingsError
-from bianque.finetuning.arguments import training_arguments
-from bianque.finetuning.base import Base, load_base, resolve_base
-from bianque.finetuning.checkpoints import prepare_folder
-from bianque.finetuning.collators import ChatGLMCollator, T5Collator
-from bianque.finetuning.data import DataReport, digest_of, encode_file, find_splits, open_encoded
-from bianque.finetuning.encoding import SampleEncoder, load_tokens
-from bianque.finetuning.lora import add_adapter, save_adapter
-from bianque.finetuning.options import FinetuneOptions
-from bianque.finetuning.report import FinetuneReport, describe_device, peak_memory_bytes
-from bianque.finetuning.trainer import FinetuneTrainer, ProgressLines
-from bianque.finetuning.whole import save_whole
+from bianque.finetune.arguments import training_arguments
+from bianque.finetune.base import Base, load_base, resolve_base
+from bianque.finetune.checkpoints import prepare_folder
+from bianque.finetune.collators import ChatGLMCollator, T5Collator
+from bianque.finetune.data import DataReport, digest_of, encode_file, find_splits, open_encoded
+from bianque.finetune.encoding import SampleEncoder, load_tokens
+from bianque.finetune.lora import add_adapter, save_adapter
+from bianque.finetune.options import FinetuneOptions
+from bianque.finetune.report import FinetuneReport, describe_device, peak_memory_bytes
+from bianque.finetune.trainer import FinetuneTrainer, ProgressLines
+from bianque.finetune.whole import save_whole
 from bianque.manager.adapters import fingerprint
 from bianque.manager.registry import Template
 from bianque.settings import ModelSource

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bianque.cli.main import main
-from bianque.finetuning.options import PRESETS, FinetuneOptions
-from tests.finetuning.conftest import CHATGLM
+from bianque.finetune.options import PRESETS, FinetuneOptions
+from tests.finetune.conftest import CHATGLM
 
 
 def test_a_run_from_the_command_line(tmp_path, samples, capsys):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bianque.errors import DataError
-from bianque.finetuning.options import FinetuneOptions
+from bianque.finetune.options import FinetuneOptions
 from bianque.manager.adapters import is_adapter
 from bianque.manager.catalogue import check_source, describe_folder, describe_source
 from bianque.manager.download.progress import Progress

@@ -6,12 +6,12 @@ import pytest
 
 from bianque.consultation.messages import Message, Mode, ReplyOptions, Role
 from bianque.consultation.service import ConsultationService
-from bianque.finetuning.encoding import SampleEncoder, load_tokens
+from bianque.finetune.encoding import SampleEncoder, load_tokens
 from bianque.manager.loader import load_model
 from bianque.manager.registry import BIANQUE_1, BIANQUE_2, SOULCHAT, Job
 from bianque.settings import Settings
 from tests.consultation.test_service import ScriptedManager
-from tests.finetuning.conftest import CHATGLM, T5
+from tests.finetune.conftest import CHATGLM, T5
 
 MESSAGES = [
     Message(Role.USER, "孩子咳嗽，\n有痰"),

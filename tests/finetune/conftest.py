@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bianque.finetuning.options import PRESETS, FinetuneOptions
+from bianque.finetune.options import PRESETS, FinetuneOptions
 from bianque.settings import ModelSource
-from tests.finetuning.dialogues import write_samples
+from tests.finetune.dialogues import write_samples
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 CHATGLM, T5 = FIXTURES / "chatglm", FIXTURES / "t5"
@@ -49,7 +49,7 @@ def run(tmp_path, samples):
     """Fine-tune a tiny ChatGLM, or another model, with options that a test may change."""
     from dataclasses import replace
 
-    from bianque.finetuning.run import FinetuneJob, finetune
+    from bianque.finetune.run import FinetuneJob, finetune
 
     def start(options=QUICK, *, callbacks=(), lines=None, **job):
         job = FinetuneJob(
@@ -66,7 +66,7 @@ def tuned(tmp_path_factory, samples):
     """An adapter of the mini-adviser that has learnt the twenty dialogues by heart, and the report of its run."""
     from dataclasses import replace
 
-    from bianque.finetuning.run import FinetuneJob, finetune
+    from bianque.finetune.run import FinetuneJob, finetune
 
     options = replace(
         PRESETS["mini"].options,

@@ -17,7 +17,7 @@ from bianque.consultation.messages import Role
 from bianque.corpus.packages import require
 from bianque.corpus.sources.speakers import messages_of_prompt
 from bianque.errors import DataError
-from bianque.finetuning.encoding import Encoded, SampleEncoder
+from bianque.finetune.encoding import Encoded, SampleEncoder
 
 SUFFIXES = (".parquet", ".jsonl")
 COLUMNS = ("input", "target")

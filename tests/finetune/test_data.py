@@ -11,10 +11,10 @@ import pytest
 
 from bianque.cli.main import main
 from bianque.errors import DataError
-from bianque.finetuning.data import encode_file, find_splits, open_encoded, read_rows
-from bianque.finetuning.encoding import SampleEncoder, load_tokens
-from tests.finetuning.conftest import CHATGLM, FIXTURES
-from tests.finetuning.dialogues import COMPLAINTS, write_samples
+from bianque.finetune.data import encode_file, find_splits, open_encoded, read_rows
+from bianque.finetune.encoding import SampleEncoder, load_tokens
+from tests.finetune.conftest import CHATGLM, FIXTURES
+from tests.finetune.dialogues import COMPLAINTS, write_samples
 
 
 @pytest.fixture(scope="module")

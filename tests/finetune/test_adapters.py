@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from bianque.cli.main import main
 from bianque.errors import DataError, SnapshotError
-from bianque.finetuning.base import resolve_base
-from bianque.finetuning.whole import merge_adapter
+from bianque.finetune.base import resolve_base
+from bianque.finetune.whole import merge_adapter
 from bianque.manager.adapters import attach_adapter, find_base, fingerprint, read_adapter
 from bianque.manager.catalogue import describe_source
 from bianque.manager.download.snapshot import resolve_snapshot, snapshot_on_disk
@@ -22,7 +22,7 @@ from bianque.manager.loader import load_model
 from bianque.manager.registry import MINI_ADVISER, MINI_ASKER, Job
 from bianque.manager.weights.load import load_weights
 from bianque.settings import ModelSource, Settings
-from tests.finetuning.conftest import CHATGLM, QUICK, T5
+from tests.finetune.conftest import CHATGLM, QUICK, T5
 
 IDS = torch.tensor([[10, 20, 30, 40, 291, 294, 50, 60]])  # ends [gMASK] <sop> and two tokens of a reply
 
@@ -30,7 +30,7 @@ IDS = torch.tensor([[10, 20, 30, 40, 291, 294, 50, 60]])  # ends [gMASK] <sop> a
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, samples):
     """An adapter of the tiny ChatGLM, trained hard enough to change what it computes."""
-    from bianque.finetuning.run import FinetuneJob, finetune
+    from bianque.finetune.run import FinetuneJob, finetune
 
     options = replace(QUICK, learning_rate=0.02, max_steps=10, save_every=0)
     output = tmp_path_factory.mktemp("trained") / "run"

@@ -23,7 +23,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from bianque.errors import TrainingError
-from bianque.finetuning.collators import IGNORED
+from bianque.finetune.collators import IGNORED
 
 WINDOW_BATCHES = 50
 """Rows of so many batches are drawn at random and then sorted by length."""

@@ -9,7 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from bianque.errors import SettingsError
-from bianque.finetuning.options import FinetuneOptions
+from bianque.finetune.options import FinetuneOptions
 
 
 def training_arguments(

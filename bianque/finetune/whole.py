@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bianque.errors import DataError
-from bianque.finetuning.base import Base
+from bianque.finetune.base import Base
 from bianque.manager.adapters import LowRank, check_base, other_base, read_adapter, read_matrices
 from bianque.manager.download.hub import SMALL_FILES
 from bianque.manager.weights.matching import is_quantized

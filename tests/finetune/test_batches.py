@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bianque.finetuning.collators import IGNORED, ChatGLMCollator, T5Collator
-from bianque.finetuning.encoding import SampleEncoder, load_tokens
-from bianque.finetuning.trainer import LengthGroupedSampler, name_rows
+from bianque.finetune.collators import IGNORED, ChatGLMCollator, T5Collator
+from bianque.finetune.encoding import SampleEncoder, load_tokens
+from bianque.finetune.trainer import LengthGroupedSampler, name_rows
 from bianque.manager.weights.load import load_weights
 from bianque.models.chatglm_positions import build_position_ids
-from tests.finetuning.conftest import CHATGLM, T5
-from tests.finetuning.dialogues import dialogues
+from tests.finetune.conftest import CHATGLM, T5
+from tests.finetune.dialogues import dialogues
 
 
 def rows_of(folder, family, texts=("短", "稍微长一点的回答，有两行。\n第二行", "中等的回答")):
