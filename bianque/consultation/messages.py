@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,8 +89,11 @@ class ReplyOptions:
 
 def _check_range(name: str, value: Any, bounds: tuple[float, float]) -> None:
     low, high = bounds
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise InputError("option_missing", name=name, low=low, high=high)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value) and low <= value <= high):
+    # NaN is in no range.
+    if not (is_number and low <= value <= high):
         raise InputError("option_out_of_range", name=name, low=low, high=high, got=str(value)[:40])
 
 

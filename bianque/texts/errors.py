@@ -64,6 +64,10 @@ ERRORS: dict[str, Text] = {
         "{name} 应在 {low} 到 {high} 之间，收到 {got}；请调整后再发送。",
         "{name} must be between {low} and {high}, but {got} came; adjust it and send again.",
     ),
+    "option_missing": Text(
+        "{name} 应在 {low} 到 {high} 之间，现在是空的；请填写后再发送。",
+        "{name} must be between {low} and {high}, but it is blank; fill it in and send again.",
+    ),
     "mode_unknown": Text(
         "没有名为 {got!r} 的模式；请从 {expected} 中选择。",
         "There is no mode named {got!r}; choose one of {expected}.",

@@ -70,7 +70,9 @@ def _read_seed(seed: object) -> int | None:
     if seed is None or (isinstance(seed, str) and not seed.strip()):
         return None
     low, high = SEED_RANGE
-    digits = str(seed).strip()
-    if isinstance(seed, bool) or not digits.isdecimal() or not low <= int(digits) <= high:
+    digits = str(_whole("seed", seed, SEED_RANGE)).strip()
+    # So many digits at most, because Python refuses to read thousands of them.
+    is_number = digits.isdecimal() and len(digits) <= len(str(high)) and not isinstance(seed, bool)
+    if not is_number or not low <= int(digits) <= high:
         raise InputError("option_out_of_range", name="seed", low=low, high=high, got=digits[:40])
     return int(digits)
