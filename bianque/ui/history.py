@@ -20,7 +20,7 @@ from bianque.errors import InputError
 _GUARD = "\u2060"
 _GUARDED = {ord("<"): "<" + _GUARD, ord("&"): "&" + _GUARD}
 _JOINERS = "\u200c\u200d"  # hold composed emoji and some scripts together
-_LONGEST_TITLE = 80
+_LONGEST_LABELS = {"title": 80, "log": 400}  # of gradio's metadata; the remarks beside a reply may be several
 # gradio sends every message again with each update of a reply, so a long conversation is shown from here on.
 MAX_SHOWN = 40
 
@@ -144,7 +144,7 @@ def _read_entry(item: object, limits: Limits) -> Entry:
     metadata = item.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     author = metadata.get("id")
-    known_author = Author(author) if author in set(Author) else None
+    known_author = Author(author) if isinstance(author, str) and author in set(Author) else None
     return Entry(Message(role, text, known_author), _read_label(metadata, "title"), _read_label(metadata, "log"))
 
 
@@ -160,7 +160,7 @@ def _read_text(content: object) -> str:
 
 def _read_label(metadata: dict, name: str) -> str:
     value = metadata.get(name)
-    return strip_controls(value)[:_LONGEST_TITLE] if isinstance(value, str) else ""
+    return strip_controls(value)[: _LONGEST_LABELS[name]] if isinstance(value, str) else ""
 
 
 def _write_entry(entry: Entry) -> dict:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bianque.consultation.messages import Author, Message, Role
+from bianque.consultation.messages import Author, Message, ReplyUpdate, Role
 from bianque.errors import InputError
+from bianque.texts import text
+from bianque.ui.asking import reply_note
 from bianque.ui.history import Entry, Limits, clean_message, read_history, write_history
 
 LIMITS = Limits(max_message_chars=50, max_messages=6, max_reply_chars=80, max_conversation_chars=200)
@@ -16,7 +18,7 @@ def says(role: str, content: object, **extra: object) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("text", "key"),
+    ("words", "key"),
     [
         ("", "message_empty"),
         (" \n\t　", "message_empty"),
@@ -28,9 +30,9 @@ def says(role: str, content: object, **extra: object) -> dict:
         ("？！……", "message_without_words"),
     ],
 )
-def test_a_message_without_content_is_refused(text, key):
+def test_a_message_without_content_is_refused(words, key):
     with pytest.raises(InputError) as caught:
-        clean_message(text, 50)
+        clean_message(words, 50)
     assert caught.value.key == key
 
 
@@ -43,7 +45,7 @@ def test_composed_emoji_stay_whole():
 
 
 @pytest.mark.parametrize(
-    "text",
+    "words",
     [
         "a<b & c>d",
         "<img src=x onerror=alert(1)>",
@@ -54,10 +56,10 @@ def test_composed_emoji_stay_whole():
         "&amp;",
     ],
 )
-def test_what_is_written_reads_back_unchanged(text):
+def test_what_is_written_reads_back_unchanged(words):
     entries = [
-        Entry(Message(Role.USER, text)),
-        Entry(Message(Role.ASSISTANT, text, Author.ADVISER), "答 · <b>", "note"),
+        Entry(Message(Role.USER, words)),
+        Entry(Message(Role.ASSISTANT, words, Author.ADVISER), "答 · <b>", "note"),
     ]
     assert read_history(write_history(entries), LIMITS) == entries
 
@@ -103,6 +105,19 @@ def test_authors_and_labels_are_only_for_display():
     (entry,) = read_history([says("assistant", "好", metadata=forged)], LIMITS)
     assert entry.message.author is None
     assert len(entry.title) == 80 and entry.note == "" and not entry.is_pending
+
+
+def test_an_author_that_is_no_name_is_none():
+    (entry,) = read_history([says("assistant", "好", metadata={"id": ["adviser"]})], LIMITS)
+    assert entry.message.author is None
+
+
+def test_every_remark_beside_a_reply_comes_back():
+    update = ReplyUpdate("每次服用 2 片。", Author.ASKER, "m", finish_reason="length", num_trimmed_turns=12)
+    note = reply_note(update, "en", question=3)
+    assert note.endswith(text("reply_dose", "en"))
+    entries = [Entry(Message(Role.ASSISTANT, update.text, Author.ASKER), "t", note)]
+    assert read_history(write_history(entries), LIMITS) == entries
 
 
 def test_plain_strings_and_nothing_are_accepted():
