@@ -18,7 +18,15 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from bianque.consultation.messages import Message, Role
-from bianque.consultation.red_flag_signs import CRISIS_STRONG, CRISIS_UNLESS, CRISIS_WEAK, MEDICAL_SIGNS, Sign
+from bianque.consultation.red_flag_signs import (
+    CRISIS_STRONG,
+    CRISIS_UNLESS,
+    CRISIS_UNLESS_DEAD,
+    CRISIS_UNLESS_SLEEP,
+    CRISIS_WEAK,
+    MEDICAL_SIGNS,
+    Sign,
+)
 
 
 class Emergency(StrEnum):
@@ -68,12 +76,16 @@ _IDIOM = re.compile(
 )
 
 
+_CONTRAST = re.compile(r"(?<!，)(?=(?:(?<![不非])但(?![愿凡])|可是|而是|不过(?=我|他|她|这|现在|今天|突然|刚)))")
+
+
 def _sentences(text: str) -> list[str]:
     """Normalise a message and cut it at full stops: one width of marks, commas for blanks, no idioms."""
     text = unicodedata.normalize("NFKC", text).casefold()
     text = re.sub(r"(?<=[\u4e00-\u9fff])[^\S\n]+(?=[\u4e00-\u9fff])", "，", text)
     text = re.sub(r"[^\S\n]+", "", text)
     text = re.sub(r"[,;:~]+", "，", text)
+    text = _CONTRAST.sub("，", text)  # what is denied before 但 says nothing of what follows
     text = _IDIOM.sub("很", text)
     return [sentence for sentence in re.split(r"[。!?\n…]+|(?<!\d)\.|\.(?!\d)", text) if sentence]
 
@@ -88,8 +100,10 @@ def _clause_bounds(sentence: str, position: int) -> tuple[int, int]:
 
 _DENIED = re.compile(
     r"(?:(?<!有)没有?(?!反应|意识|呼吸|力|知觉|缓解|用|办法|脉|胎动|精神|吃|睡|胃口|人|多久|一会|想到|注意|来得)|(?<!不是)(?<!有)没有?(?=想)|无(?!力|法)|未"
-    r"|否认|不是(?!没)|不会|不伴|并非|排除)[^，]{0,8}$|不$"
+    r"|否认|不是(?!没)|不会|不伴|并非|排除)[^，]{0,8}$|不再?$"
 )
+# 有没有自杀念头，我说没有
+_DENIED_AFTER = re.compile(r"[^，]{0,3}，我?(?:回答|回|说|答)?(?:是|的)?没有?过?(?:，|$)")
 _PRESENT = re.compile(r"现在|今[天早晚晨]|刚|突然|忽然|正在|最近|这[几两]天|昨[天晚]|又[^，]{0,3}了|目前")
 _PAST = re.compile(
     r"[一二两三四五六七八九十几半多\d]个?多?(?:年|个?月|周|星期|礼拜)多?(?:以|之)?前|去年|前年|以前|从前|曾|小时候|年轻时|年轻的时候|当年|那年|上个月"
@@ -184,8 +198,6 @@ def _is_denied(sentence: str, position: int) -> bool:
 
 def _find_crisis(sentence: str, rest: str) -> re.Match[str] | None:
     """Return where the sentence says that someone means to die, or None."""
-    if CRISIS_UNLESS.search(sentence):
-        return None
     for match in CRISIS_STRONG.finditer(sentence):
         if _is_meant(match, sentence, rest):
             return match
@@ -196,7 +208,7 @@ def _find_crisis(sentence: str, rest: str) -> re.Match[str] | None:
 def _is_meant(match: re.Match[str], sentence: str, rest: str) -> bool:
     start, _ = _clause_bounds(sentence, match.start())
     prefix = sentence[start : match.start()]
-    if _DENIED.search(prefix):
+    if _DENIED.search(prefix) or _DENIED_AFTER.match(sentence, match.end()) or _is_something_else(match, sentence):
         return False
     if _is_past(sentence, match.start(), match.end(), _LONG_PAST) and not _RETURNED.search(
         sentence[match.end() :] + "，" + rest
@@ -204,6 +216,19 @@ def _is_meant(match: re.Match[str], sentence: str, rest: str) -> bool:
         return False
     is_own = re.search(r"我(?!们?国)[^，]{0,6}$", prefix)
     return bool(is_own) or not (_SOMEONE.search(prefix) or (_is_general(sentence) and not is_own))
+
+
+def _is_something_else(match: re.Match[str], sentence: str) -> bool:
+    """Return whether the words are about an alarm clock, a dead pet or the like."""
+    start, _ = _clause_bounds(sentence, match.start())
+    _, end = _clause_bounds(sentence, match.end())
+    if CRISIS_UNLESS.search(sentence, start, end):
+        return True
+    if re.search("[睡醒]", match[0]) and CRISIS_UNLESS_SLEEP.search(sentence, start, end):
+        return True
+    return any(
+        dead.start() < match.end() and match.start() < dead.end() for dead in CRISIS_UNLESS_DEAD.finditer(sentence)
+    )
 
 
 _OTHERS = re.compile(
