@@ -72,8 +72,7 @@ def batches(
         rng = Random(f"batches-{options.seed}-{chunk}")
         source = samples(writer, mini.speaker, f"{options.seed}-{chunk}")
         encoded = [mini.encode(sample, rng) for sample in islice(source, CHUNK)]
-        # Prompts of nearly the same length, so that there is a choice of targets of the same length among them.
-        encoded.sort(key=lambda one: (len(one.prompt) // 8, len(one.target)))
+        encoded.sort(key=lambda one: (len(one.prompt), len(one.target)))
         grouped: list[list[Encoded]] = []
         rows: list[Encoded] = []
         widest_prompt = widest_target = 0
