@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bianque.consultation.messages import Author, Message, Role
 from bianque.consultation.summary import ADVISE_NOW, Summary, summarise
 
@@ -68,3 +70,34 @@ def test_a_statement_is_not_repeated():
         ("complaint", "头疼"),
         ("accompanying", "头晕（问：还有吗？）"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "duration"),
+    [
+        ("我家宝宝16个月，咳嗽三天了", "三天了"),
+        ("13个半月男宝腹泻8天", "8天"),
+        ("我宝一岁九个月，发烧", ""),
+        ("怀孕32周，肚子疼", ""),
+        ("刚满一周岁，起疹子", ""),
+        ("宝宝3天没拉大便", "3天"),
+        ("一天咳两三下", ""),
+        ("咳嗽，今天是第5天了", "今天是第5天了"),
+    ],
+)
+def test_an_age_is_no_duration(words, duration):
+    assert summarise(conversation(words)).duration == duration
+
+
+def test_a_first_message_that_only_asks_is_the_complaint():
+    assert summarise(conversation("医生您好，请问脚气怎么治？")).lines() == [("complaint", "请问脚气怎么治？")]
+    assert summarise(conversation("在吗？")).lines() == []
+
+
+def test_the_complaint_may_come_after_a_greeting():
+    said = conversation("林医生你好", "哪里不舒服？", "胃疼", "多久了？", "三天")
+    assert summarise(said).lines() == [("complaint", "胃疼"), ("duration", "三天")]
+
+
+def test_what_stands_in_brackets_stays_whole():
+    assert summarise(conversation("胃疼（男，32岁），两天了")).complaint == "胃疼（男，32岁）"
