@@ -217,7 +217,7 @@ def _pair(
     names = sorted((one[0].name, other[0].name))
     digest = hashlib.blake2b(json.dumps([seed, place, prompt, *names]).encode(), digest_size=16).digest()
     first, second = sorted((one, other), key=lambda said: said[0].name)
-    if digest[0] & 1:
+    if digest[7] & 1:  # neither of the bytes that decide the order, and what is drawn, nor of the id
         first, second = second, first
     battle = Battle(digest[8:].hex(), one[0].kind, prompt, first[1], second[1])
     return digest, battle, (first[0].name, second[0].name)

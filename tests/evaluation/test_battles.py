@@ -38,6 +38,11 @@ def test_each_model_stands_first_about_as_often_and_the_key_knows():
     assert 8 <= sum(pair == ("x", "y") for pair in made.models.values()) <= 32
 
 
+def test_sides_are_drawn_among_the_few_pairs_of_a_limit_too():
+    made = make_battles([answers("x", "甲{}", count=5000), answers("y", "乙{}", count=5000)], limit=40)
+    assert 8 <= sum(pair == ("x", "y") for pair in made.models.values()) <= 32
+
+
 def test_the_same_seed_makes_the_same_pairs_whatever_order_the_runs_are_named_in():
     x, y = answers("x", "甲{}"), answers("y", "乙{}")
     assert make_battles([x, y], limit=5) == make_battles([y, x], limit=5)
