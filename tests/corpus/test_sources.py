@@ -165,6 +165,18 @@ def test_half_width_colons_and_written_out_newlines_are_read(tmp_path):
     assert said(dialogue) == ["P 咳嗽", "D 多久了？", "P 三天", "D 多喝水\n休息"] and not problems
 
 
+def test_prompts_of_soulchat_are_read(tmp_path):
+    file = tmp_path / "my.csv"
+    file.write_text('input,target\n"用户：难过\n心理咨询师：怎么了？\n用户：失恋\n心理咨询师：",抱抱你\n', "utf-8")
+    (dialogue,) = read_source("user", file)
+    assert [(message.role.value, message.text) for message in dialogue.messages] == [
+        ("user", "难过"),
+        ("assistant", "怎么了？"),
+        ("user", "失恋"),
+        ("assistant", "抱抱你"),
+    ]
+
+
 def test_undecodable_bytes_cost_one_record(tmp_path):
     lines = (FIXTURES / "toyhom.csv").read_text("utf-8").splitlines()[:3]
     data = "\n".join(lines).encode("gb18030").replace("手掌".encode("gb18030"), b"\xff\xff")

@@ -1,4 +1,8 @@
-"""Texts in which each utterance begins with its speaker (`病人：…`, `患者:…`, `医生：…`), prompts among them."""
+"""Texts in which each utterance begins with its speaker (`病人：…`, `患者:…`, `医生：…`), prompts among them.
+
+SoulChat's prompts (`用户：…`, `心理咨询师：…`) are read as well; samples are written with 病人 and 医生 all the same,
+and fine-tuning renders them in the layout of its base.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,12 @@ ROLES = {
     "Patients": Role.USER,
     "医生": Role.ASSISTANT,
     "大夫": Role.ASSISTANT,
+    "心理咨询师": Role.ASSISTANT,
     "Doctor": Role.ASSISTANT,
 }
 """What the sets call the two speakers."""
 
-_MARKER = re.compile(r"[^\S\n]*(病人|患者|用户|医生|大夫)[^\S\n]*[：:]")
+_MARKER = re.compile(r"[^\S\n]*(病人|患者|用户|医生|大夫|心理咨询师)[^\S\n]*[：:]")
 
 
 def role_of(speaker: object) -> Role | None:
