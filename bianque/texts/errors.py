@@ -49,8 +49,8 @@ ERRORS: dict[str, Text] = {
         "The conversation history is malformed ({reason_en}); please clear the conversation and start again.",
     ),
     "conversation_too_long": Text(
-        "这段对话已达上限（{limit}）；请清空对话后重新开始。",
-        "This conversation has reached its limit ({limit}); please clear it and start again.",
+        "这段对话已达上限（{limit}）；需要的话请先导出，再清空对话重新开始。",
+        "This conversation has reached its limit ({limit}); export it if you need it, then clear it and start again.",
     ),
     "unexpected_error": Text(
         "出了意料之外的问题，回复已中断；请重试。",

@@ -22,7 +22,16 @@ from bianque.errors import BianQueError, GenerationError, InputError
 from bianque.texts import text
 from bianque.ui import fragments
 from bianque.ui.asking import number_of_questions, reply_note
-from bianque.ui.history import Entry, Limits, join_histories, read_history, say, strip_controls, write_history
+from bianque.ui.history import (
+    Entry,
+    Limits,
+    check_room,
+    join_histories,
+    read_history,
+    say,
+    strip_controls,
+    write_history,
+)
 from bianque.ui.language import language_of
 from bianque.ui.links import link_mode, read_link
 from bianque.ui.options import read_mode, read_options
@@ -34,6 +43,7 @@ from bianque.ui.updates import (
     emergency_box,
     growing,
     idle_box,
+    raise_alarm,
     refuse,
     running_box,
     show,
@@ -69,7 +79,7 @@ class Handlers:
             options = read_options(*choices)
             entry = say(message, self._limits)
         except InputError as error:
-            yield refuse(error, language_of(request))
+            yield refuse(error, language_of(request), said=message)
             return
         yield from self._answer([*entries, entry], options, request, before=entries, typed=entry.message.text)
 
@@ -104,7 +114,7 @@ class Handlers:
             options = read_options(*choices)
             entry = say(change.value, self._limits)
         except InputError as error:
-            yield refuse(error, language_of(request), before or None)
+            yield refuse(error, language_of(request), before or None, said=change.value)
             return
         yield from self._answer([*before[:index], entry], options, request, before=before)
 
@@ -163,7 +173,7 @@ class Handlers:
         """Stream the reply to the last entry; when nothing comes of it, go back to `before`."""
         language, visitor = language_of(request), request.session_hash or ""
         if not self._replies.begin(visitor):
-            yield refuse(InputError("reply_running"), language)
+            yield refuse(InputError("reply_running"), language, said=entries[-1].message.text)
             return
         last: ReplyUpdate | None = None
         alarm = gr.skip()
@@ -181,6 +191,8 @@ class Handlers:
                         yield grow(_reply_entry(update, entries, request), emergency=alarm)
         except BianQueError as error:
             warn(error, language)
+            # Until the service has said something, nobody has looked for red flags.
+            alarm = gr.skip() if last else raise_alarm(entries[-1].message.text, language)
             last = None
         finally:
             is_cleared = self._replies.end(visitor)
@@ -188,7 +200,7 @@ class Handlers:
             # The page has shown the greeting already, but an update on its way may have replaced it.
             yield self._cleared_page(options.mode, request)
         elif last is None or not last.text:
-            yield show(before, message=idle_box(language), returned=typed)
+            yield show(before, message=idle_box(language), emergency=alarm, returned=typed)
         else:
             entry = _reply_entry(last, entries, request)
             yield show([*entries, entry], message=idle_box(language), emergency=alarm)
@@ -199,8 +211,9 @@ class Handlers:
         Once the visitor has asked for advice, nobody asks any more.
 
         Raises:
-            BianQueError: for every fault, known or not.
+            BianQueError: for every fault, known or not; a conversation that has reached a limit is one.
         """
+        check_room(entries, self._limits)
         self._rate.admit(address_of(request, is_behind_proxy=self._limits.is_behind_proxy))
         messages = [entry.message for entry in entries]
         if any(message.role is Role.USER and message.text.endswith(ADVISE_NOW) for message in messages):

@@ -31,9 +31,9 @@ class Limits:
 
     Attributes:
         max_message_chars: longest message of a visitor.
-        max_messages: longest conversation in messages.
+        max_messages: longest conversation that is answered, in messages; the reply comes on top.
         max_reply_chars: longest assistant message accepted back from the page.
-        max_conversation_chars: longest conversation in characters.
+        max_conversation_chars: longest conversation that is answered, in characters; the reply comes on top.
         replies_per_minute: most replies of one address in a minute; 0 for no limit.
         is_behind_proxy: whether a proxy says in a header whose request it passes on, as on a Space.
     """
@@ -108,12 +108,21 @@ def read_history(payload: object, limits: Limits) -> list[Entry]:
         return []
     if not isinstance(payload, Sequence) or isinstance(payload, str | bytes):
         raise _invalid("不是消息列表", "it is not a list of messages")
-    if len(payload) > limits.max_messages:
-        raise InputError("conversation_too_long", limit=limits.max_messages)
+    # With its last reply a conversation may pass the limits of what is answered, and must still be kept and exported.
+    _check_length(payload, limits.max_messages + 1)
     entries = [_read_entry(item, limits) for item in payload]
-    if sum(len(entry.message.text) for entry in entries) > limits.max_conversation_chars:
-        raise InputError("conversation_too_long", limit=limits.max_conversation_chars)
+    _check_chars(entries, limits.max_conversation_chars + limits.max_reply_chars)
     return entries
+
+
+def check_room(entries: Sequence[Entry], limits: Limits) -> None:
+    """Refuse to answer a conversation that has reached a limit.
+
+    Raises:
+        InputError: naming the limit.
+    """
+    _check_length(entries, limits.max_messages)
+    _check_chars(entries, limits.max_conversation_chars)
 
 
 def write_history(entries: Sequence[Entry]) -> list[dict]:
@@ -127,6 +136,16 @@ def write_history(entries: Sequence[Entry]) -> list[dict]:
         if answers:
             written[-1]["options"] = [{"value": answer} for answer in answers]
     return written
+
+
+def _check_length(messages: Sequence[object], limit: int) -> None:
+    if len(messages) > limit:
+        raise InputError("conversation_too_long", limit=limit)
+
+
+def _check_chars(entries: Sequence[Entry], limit: int) -> None:
+    if sum(len(entry.message.text) for entry in entries) > limit:
+        raise InputError("conversation_too_long", limit=limit)
 
 
 def _read_entry(item: object, limits: Limits) -> Entry:

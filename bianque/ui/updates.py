@@ -9,10 +9,14 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from bianque.consultation.messages import ReplyUpdate
+from bianque.consultation.red_flags import find_in_text
 from bianque.errors import BianQueError
 from bianque.texts import Language, text
 from bianque.ui import fragments
 from bianque.ui.history import Entry, split_history, write_history
+
+# Of a message that was refused for its length, so much is looked at for red flags.
+_MOST_LOOKED_AT_CHARS = 20_000
 
 
 class PageUpdate(NamedTuple):
@@ -45,10 +49,20 @@ def growing(entries: Sequence[Entry]) -> Callable[..., PageUpdate]:
     return grow
 
 
-def refuse(error: BianQueError, language: Language, history: Sequence[Entry] | None = None) -> PageUpdate:
-    """Tell of an error; the conversation stays as it is, or becomes `history` again."""
+def refuse(
+    error: BianQueError, language: Language, history: Sequence[Entry] | None = None, *, said: object = None
+) -> PageUpdate:
+    """Tell of an error; the conversation stays as it is, or becomes `history` again.
+
+    Args:
+        error: what was wrong.
+        language: of the page.
+        history: the conversation as it was.
+        said: what the visitor wanted to say; a red flag in it has its notice all the same.
+    """
     warn(error, language)
-    return PageUpdate() if history is None else show(history)
+    alarm = raise_alarm(said, language)
+    return PageUpdate(emergency=alarm) if history is None else show(history, emergency=alarm)
 
 
 def warn(error: BianQueError, language: Language) -> None:
@@ -62,6 +76,12 @@ def show_emergency(update: ReplyUpdate, last: ReplyUpdate | None, language: Lang
     if last is not None and last.emergency == update.emergency:
         return gr.skip()
     return emergency_box(update.emergency, language)
+
+
+def raise_alarm(said: object, language: Language) -> Any:
+    """Return the notice of an emergency for a message that nobody answers; without a red flag nothing changes."""
+    emergency = find_in_text(said[:_MOST_LOOKED_AT_CHARS]) if isinstance(said, str) else None
+    return emergency_box(emergency.value, language) if emergency else gr.skip()
 
 
 def emergency_box(emergency: str | None, language: Language) -> Any:

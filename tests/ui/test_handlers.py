@@ -294,6 +294,16 @@ def test_an_emergency_notice_comes_with_the_first_update(page, words, number):
     assert all(is_skip(update.emergency) for update in updates[2:])
 
 
+@pytest.mark.parametrize("words", ["我不想活了", "我不想活了" * 1000])
+def test_a_refused_message_has_its_emergency_notice_all_the_same(service, warnings_shown, words):
+    page = Handlers(service, Limits(replies_per_minute=1))
+    visitor = SimpleNamespace(**vars(request()), client=SimpleNamespace(host="192.0.2.1"))
+    list(page.send(visitor, "我失眠", [], conversation(), *OPTIONS))
+    *_, last = page.send(visitor, words, [], conversation(), *OPTIONS)
+    assert len(warnings_shown) == 1 and len(service.calls) == 1
+    assert last.emergency.visible is True and "12356" in last.emergency.value
+
+
 def test_a_later_reply_without_emergency_takes_the_notice_away(page):
     updates = list(page.send(request(), "好多了", [], conversation("我胸痛", ADVICE), *OPTIONS))
     assert updates[1].emergency.visible is False
@@ -304,7 +314,9 @@ def test_one_reply_at_a_time_for_each_visitor(page, service, warnings_shown):
     next(updates)
     (refused,) = page.send(request(), "我头疼", [], conversation(), *OPTIONS)
     assert warnings_shown == [text("reply_running", "zh")]
-    assert is_skip(refused.chatbot) and is_skip(refused.message)
+    assert is_skip(refused.chatbot) and is_skip(refused.message) and is_skip(refused.emergency)
+    (refused,) = page.send(request(), "我不想活了", [], conversation(), *OPTIONS)
+    assert refused.emergency.visible is True
     *_, other = page.send(request(session="other"), "我头疼", [], conversation(), *OPTIONS)
     assert said(other)[-2][1] == "我头疼"
     updates.close()

@@ -8,7 +8,7 @@ from bianque.consultation.messages import Author, Message, ReplyUpdate, Role
 from bianque.errors import InputError
 from bianque.texts import text
 from bianque.ui.asking import reply_note
-from bianque.ui.history import Entry, Limits, clean_message, read_history, write_history
+from bianque.ui.history import Entry, Limits, check_room, clean_message, read_history, write_history
 
 LIMITS = Limits(max_message_chars=50, max_messages=6, max_reply_chars=80, max_conversation_chars=200)
 
@@ -93,10 +93,25 @@ def test_a_forged_history_is_refused(payload):
     assert caught.value.key == "history_invalid"
 
 
-@pytest.mark.parametrize("payload", [[says("user", "痛")] * 7, [says("user", "痛" * 50)] * 5])
+@pytest.mark.parametrize("payload", [[says("user", "痛")] * 8, [says("user", "痛" * 50)] * 6])
 def test_a_conversation_has_limits(payload):
     with pytest.raises(InputError) as caught:
         read_history(payload, LIMITS)
+    assert caught.value.key == "conversation_too_long"
+
+
+@pytest.mark.parametrize(
+    ("last", "reply"),
+    [
+        ([says("user", "痛")] * 6, says("assistant", "好")),
+        ([says("user", "痛" * 50)] * 4, says("assistant", "好" * 80)),
+    ],
+)
+def test_a_conversation_that_is_full_can_be_read_and_goes_no_further(last, reply):
+    check_room(read_history(last, LIMITS), LIMITS)
+    full = read_history([*last, reply], LIMITS)
+    with pytest.raises(InputError) as caught:
+        check_room(full, LIMITS)
     assert caught.value.key == "conversation_too_long"
 
 
