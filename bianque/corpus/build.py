@@ -37,6 +37,7 @@ from bianque.corpus.tables import write_card, write_parquet
 from bianque.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+REPORT_FILE = "report.json"
 PROGRESS_EVERY = 10_000
 
 
@@ -50,7 +51,7 @@ class BuildOptions:
         validation: share of dialogues for validation, 0 to 1.
         test: share of dialogues for testing.
         seed: of the split.
-        overwrite: whether an existing output folder is replaced.
+        overwrite: whether a corpus in the output folder is replaced; anything else there is never deleted.
     """
 
     skip: frozenset[str] = frozenset()
@@ -88,7 +89,8 @@ def build_corpus(
         progress: is given a line now and then.
 
     Raises:
-        DataError: if the output exists, a source is unknown or missing, or nothing in it can be read.
+        DataError: if the output exists and is not a corpus to overwrite, a source is unknown or missing, or nothing
+            in it can be read.
         SettingsError: if a package of the group `corpus` is missing.
     """
     with _new_folder(output, options.overwrite) as folder, ExitStack() as stack:
@@ -108,7 +110,7 @@ def build_corpus(
         stack.close()
         (folder / "seen.sqlite").unlink()
         write_parquet(folder, SPLITS)
-        report.write(folder / "report.json")
+        report.write(folder / REPORT_FILE)
         write_card(folder / "README.md", report)
     return report
 
@@ -116,8 +118,11 @@ def build_corpus(
 @contextmanager
 def _new_folder(output: Path, overwrite: bool) -> Iterator[Path]:
     """Yield a folder beside `output` that takes its place when the block ends well."""
-    if output.exists() and not overwrite and (not output.is_dir() or any(output.iterdir())):
+    is_taken = output.exists() and (not output.is_dir() or any(output.iterdir()))
+    if is_taken and not overwrite:
         raise DataError("output_exists", folder=output)
+    if is_taken and not ((output / REPORT_FILE).is_file() and (output / "dialogues").is_dir()):
+        raise DataError("corpus_not_a_corpus", folder=output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
         folder = Path(temporary) / "corpus"

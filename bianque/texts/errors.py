@@ -14,6 +14,10 @@ ERRORS: dict[str, Text] = {
         "环境变量 {name} 已不再使用；请删除它，改用 {other}，然后重新启动。",
         "Environment variable {name} is no longer used; unset it, set {other} in its place and start again.",
     ),
+    "setting_without_model": Text(
+        "环境变量 {name} 只对 {other} 指定的模型有效，而 {other} 没有设置；请设置 {other}，或删除 {name}。",
+        "Environment variable {name} is for the model that {other} names, and {other} is not set; set it, or unset {name}.",
+    ),
     "server_not_running": Text(
         "这台机器的端口 {port} 上没有运行中的服务；请先用 python app.py 启动，或用 --port 指定端口。",
         "No server runs on port {port} of this machine; start one with python app.py, or name its port with --port.",
@@ -214,6 +218,11 @@ ERRORS: dict[str, Text] = {
         "下载 {repo_id} 时磁盘写满了（{reason}）；请清理磁盘后再试，已下载的部分会保留。",
         "The disk filled up while {repo_id} was fetched ({reason}); make room and try again, what has arrived is kept.",
     ),
+    "snapshot_cache_read_only": Text(
+        "下载 {repo_id} 时无法写入 {folder}；请用 HF_HOME 指定一个可写的位置，或用本地文件夹代替。",
+        "{repo_id} cannot be fetched, because {folder} cannot be written; choose another place with HF_HOME, or name a "
+        "local folder.",
+    ),
     "snapshot_file_corrupt": Text(
         "{repo_id} 的文件 {file} 两次下载后大小或校验值都不对；请稍后再试，或换一个镜像（HF_ENDPOINT）。",
         "File {file} of {repo_id} arrived twice with a wrong size or checksum; try later or use another mirror "
@@ -226,6 +235,10 @@ ERRORS: dict[str, Text] = {
     "precision_impossible": Text(
         "设备 {device} 不能以 {precision} 运行；请把 BIANQUE_PRECISION 设为 auto 或 {possible}。",
         "Device {device} cannot run {precision}; set BIANQUE_PRECISION to auto or to {possible}.",
+    ),
+    "gpu_refused": Text(
+        "ZeroGPU 没有为这条回复提供 GPU（{reason}）；请稍后重试，或登录 Hugging Face 后在它的页面上使用。",
+        "ZeroGPU gave no GPU for this reply ({reason}); try again later, or sign in to Hugging Face and use its page.",
     ),
     "memory_too_small": Text(
         "内存不够：即使用最低的精度、只服务一位访客，也需要 {needed} GB，可用 {free} GB；请换更大的机器，或设 BIANQUE_MODELS=demo。",
@@ -344,6 +357,10 @@ ERRORS: dict[str, Text] = {
         "{folder} 里已有一次微调；加 --resume 继续，加 --overwrite 重来，或换一个位置。",
         "{folder} holds a fine-tuning run; add --resume to go on with it, --overwrite to begin anew, or choose another "
         "place.",
+    ),
+    "corpus_not_a_corpus": Text(
+        "{folder} 里不是语料，不会被删除；请换一个位置。",
+        "{folder} holds something else than a corpus and is not deleted; choose another place.",
     ),
     "finetune_not_a_run": Text(
         "{folder} 里不是微调的结果，不会被删除；请换一个位置。",

@@ -145,7 +145,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_what_exists_is_kept_unless_it_is_to_be_replaced(tmp_path):
-    (tmp_path / "corpus").mkdir()
+    build_corpus(tmp_path / "corpus", SOURCES[:1], BuildOptions())
     (tmp_path / "corpus" / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="exists"):
         build_corpus(tmp_path / "corpus", SOURCES[:1], BuildOptions())
@@ -153,6 +153,17 @@ def test_what_exists_is_kept_unless_it_is_to_be_replaced(tmp_path):
     build_corpus(tmp_path / "corpus", SOURCES[:1], BuildOptions(overwrite=True))
     assert not (tmp_path / "corpus" / "mine.txt").exists()
     assert (tmp_path / "corpus" / "report.json").exists()
+
+
+def test_what_is_no_corpus_is_never_deleted(tmp_path):
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    for path in (folder / "thesis.txt", file):
+        path.write_text("years of work")
+    for output in (folder, file):
+        with pytest.raises(DataError, match="not deleted"):
+            build_corpus(output, SOURCES[:1], BuildOptions(overwrite=True))
+    assert (folder / "thesis.txt").read_text() == file.read_text() == "years of work"
 
 
 def test_the_commands_build_and_measure(tmp_path, capsys):
