@@ -32,7 +32,7 @@ class ThreadChooser:
 
         Args:
             num_threads: all, at least 2.
-            set_threads: makes the computation use so many.
+            set_threads: makes the computation of the calling thread use so many; called with every step.
             clock: tells seconds.
         """
         self._choices = (num_threads, 1)
@@ -53,13 +53,18 @@ class ThreadChooser:
 
     @contextmanager
     def step(self, num_rows: int) -> Iterator[None]:
-        """Measure a decode step of so many rows; only steps of as many rows are compared."""
+        """Run and measure a decode step of so many rows; only steps of as many rows are compared."""
         if num_rows != self._num_rows:
             self._end_trial()
             self._num_rows = num_rows
+        # Set for every step: a thread begins with the number that any other one set last.
+        self._set_threads(self._choices[1 - self._choice] if self._is_trial else self.num_threads)
         started = self._clock()
-        yield
-        self._seconds.append(self._clock() - started)
+        try:
+            yield
+            self._seconds.append(self._clock() - started)
+        finally:
+            self._set_threads(self.num_threads)  # prompts come between steps and are no part of a trial
         self._num_steps += 1
         if len(self._seconds) < _NUM_COMPARED:
             return
@@ -69,7 +74,6 @@ class ThreadChooser:
             self._usual_seconds = statistics.median(self._seconds[-_NUM_COMPARED:])
             self._is_trial = True
             self._seconds = []
-            self._set_threads(self._choices[1 - self._choice])
 
     def _judge(self, trial_seconds: float) -> None:
         if trial_seconds < _NEEDED_GAIN * self._usual_seconds:
@@ -87,7 +91,5 @@ class ThreadChooser:
         self._num_steps = 0
 
     def _end_trial(self) -> None:
-        if self._is_trial:
-            self._set_threads(self.num_threads)
         self._is_trial = False
         self._seconds = []

@@ -54,3 +54,15 @@ def test_steps_of_different_sizes_are_not_compared():
         machine.run(2, num_rows)
     assert machine.chooser.num_threads == 4
     assert machine.num_threads == 4
+
+
+def test_a_trial_is_of_decode_steps_alone():
+    """A prompt between two steps has the usual number, and what another engine has set does not stay."""
+    machine = Machine({4: 1.0, 1: 3.0})
+    between = []
+    for _ in range(100):
+        machine.num_threads = 1  # set by another engine
+        machine.run(1)
+        between.append(machine.num_threads)
+    assert machine.used.count(1) == 3 * 2
+    assert set(between) == {4}
