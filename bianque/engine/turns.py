@@ -20,11 +20,6 @@ class Turns:
         self._waiting: deque[threading.Lock] = deque()
         self._is_taken = False
 
-    @property
-    def is_wanted(self) -> bool:
-        """Whether somebody waits for the next turn."""
-        return bool(self._waiting)
-
     def __enter__(self) -> Turns:
         with self._lock:
             if not self._is_taken:

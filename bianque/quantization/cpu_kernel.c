@@ -25,7 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 enum { BLOCK = 512, GROUP = 64, LANES = 16, LINE = 64, STRIP_ROWS = 4, WIDE_TILE = 32, MANY_ROWS = 16 };
 enum { MAX_HELPERS = 255 };
@@ -349,7 +348,6 @@ static struct {
     Job *job;                /* NULL when there is nothing to join */
     Work work;
     int num_helpers, num_wanted, num_active;
-    pid_t process;           /* a forked child has none of its parent's threads */
     atomic_uint generation, active;
 } pool = {.caller = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER,
           .done = PTHREAD_COND_INITIALIZER};
