@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bianque.engine.cuda_graph import StepGraphs
+from bianque.engine.cuda_graph import StepGraphs, bucket
 from bianque.engine.kv_cache import CacheShape, SlotCache
 from bianque.engine.runner import eos_token_ids
 
@@ -52,7 +52,7 @@ class SlotRunner(ABC):
         self.kv_cache_bytes = sum(cache.num_bytes for cache in self._caches)
         self._graphs: StepGraphs | None = None
         if self.device.type == "cuda":
-            self._graphs = StepGraphs(self._batched_step, self.num_slots, shapes[0].max_len)
+            self._graphs = StepGraphs(self._batched_step, shapes[0].max_len, self.device)
 
     @torch.inference_mode()
     def decode(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
@@ -107,13 +107,16 @@ class SlotRunner(ABC):
         self._caches[0].lengths[slot] += 1
 
     def _decode_batched(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
-        """Run the first slots up to the last one asked for; what the others compute is not looked at.
+        """Run the first slots, at least up to the last one asked for; what the others compute is not looked at.
 
         A slot that is not asked for writes behind its last token, where its own next token will overwrite it.
         """
         tokens = dict(zip(slots, token_ids, strict=True))
+        num_rows = max(slots) + 1
+        if self._graphs is not None:  # few shapes; the rows more are slots as well, and may belong to sequences
+            num_rows = min(bucket(num_rows, 1), self.num_slots)
         last_place = self._caches[0].shape.max_len - 1
-        lengths = [min(length, last_place) for length in self._caches[0].lengths[: max(slots) + 1]]
+        lengths = [min(length, last_place) for length in self._caches[0].lengths[:num_rows]]
         inputs = torch.tensor(
             [[tokens.get(slot, 0), length, *self._further_inputs(slot)] for slot, length in enumerate(lengths)]
         )

@@ -10,6 +10,7 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from bianque.engine.chatglm_runner import ChatGLMRunner
+from bianque.engine.cuda_graph import StepGraphs
 from bianque.engine.engine import Engine
 from bianque.engine.kv_cache import kv_cache_bytes
 from bianque.engine.sampler import Sampler
@@ -75,6 +76,12 @@ def make_runner(model, **options):
     return ChatGLMRunner(model, **options)
 
 
+def use_buckets(runner):
+    """Run a batched runner's steps in the shapes of CUDA graphs, without recording any."""
+    runner._graphs = StepGraphs(runner._batched_step, runner._caches[0].shape.max_len, runner.device)
+    runner._graphs._can_record = False
+
+
 @pytest.mark.parametrize(
     "prompt", [[5, 6, 7, 101, 104], [9, 104, 8, 7, 101, 104], [101, 104]], ids=["plain", "literal_sop", "empty"]
 )
@@ -90,11 +97,14 @@ def test_chatglm_steps_equal_one_forward_over_everything(chatglm, prompt, is_bat
 
 
 @pytest.mark.parametrize("name", ["chatglm", "t5"])
-def test_every_row_is_as_if_alone_while_others_join_leave_and_wait(name, request, is_batched):
+@pytest.mark.parametrize("way", ["rows", "batched", "bucketed"])
+def test_every_row_is_as_if_alone_while_others_join_leave_and_wait(name, way, request):
     """Sixty random steps: prompts that are run in the middle of others' steps, steps of some rows only, ends."""
     model = request.getfixturevalue(name)
     ending = [1] if name == "t5" else [101, 104]
-    runner = make_runner(model, num_slots=4, is_batched=is_batched)
+    runner = make_runner(model, num_slots=4, is_batched=way != "rows")
+    if way == "bucketed":
+        use_buckets(runner)
     choose = random.Random(3)
     running, num_together = {}, 0
     for _ in range(60):
