@@ -80,11 +80,11 @@ class Sequence:
 
     def append(self, token_id: int) -> None:
         """Add a generated token."""
-        self.output_ids.append(token_id)
         self._last_token = time.monotonic()
-        self.wake_readers()
         if self._first_token is None:
             self._first_token = self._last_token
+        self.output_ids.append(token_id)  # after the times: readers, who take no lock, then see both
+        self.wake_readers()
 
     def add_reader(self) -> SimpleQueue[None]:
         """Return a queue that gets an entry whenever there are more tokens, and at the end.

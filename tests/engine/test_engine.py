@@ -12,7 +12,7 @@ import torch
 
 from bianque.engine.engine import Engine
 from bianque.engine.sampling import SamplingParams
-from bianque.engine.sequence import SequenceStatus
+from bianque.engine.sequence import Sequence, SequenceStatus
 from bianque.errors import GenerationError, InputError, QueueFullError
 from tests.engine.conftest import EOS, TIMEOUT_SECONDS, Reader, ScriptedRunner
 
@@ -467,6 +467,14 @@ def test_penalties_count_the_context_the_runner_names(start_engine):
     engine = start_engine(ScriptedRunner({1: [4]}, vocab_size=6))
     params = SamplingParams(temperature=0, no_repeat_ngram_size=1, max_new_tokens=3)
     assert read(engine, engine.submit([1, 4], params)) == []  # 1 and 4 are banned, and 0 is the first of the rest
+
+
+def test_the_first_token_has_its_time_when_its_reader_wakes():
+    sequence = Sequence([1], GREEDY, 5, threading.RLock())
+    times = []
+    sequence.wake_readers = lambda: times.append(sequence.time_to_first_token_seconds)
+    sequence.append(3)
+    assert times[0] is not None
 
 
 def test_timings(start_engine):
