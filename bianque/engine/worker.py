@@ -49,8 +49,8 @@ class _Prompt:
 # A worker that fails this often without one token in between is given up.
 _MAX_FAILURES = 3
 # torch has no one exception for it: CUDA's is a RuntimeError of its own class, the CPU allocator's a plain one.
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
-# After one of these a CUDA context computes nothing more.
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+# After one of these, unless it is about memory, a CUDA context computes nothing more.
 _BROKEN_DEVICE_WORDS = ("CUDA error", "device-side assert")
 
 
@@ -231,14 +231,14 @@ def _failure(raised: Exception, sequences: Many[Sequence]) -> GenerationError:
     Raises:
         Exception: what was raised, if the device is beyond use: that is the worker's failure, not one sequence's.
     """
-    if any(words in str(raised) for words in _BROKEN_DEVICE_WORDS):
+    is_memory = isinstance(raised, MemoryError) or (
+        isinstance(raised, RuntimeError) and any(words in str(raised) for words in _MEMORY_WORDS)
+    )
+    if not is_memory and any(words in str(raised) for words in _BROKEN_DEVICE_WORDS):
         raise raised
     logger.error("sequences %s failed", [sequence.number for sequence in sequences], exc_info=raised)
     if isinstance(raised, GenerationError):
         return GenerationError(raised.key, **raised.params)
-    is_memory = isinstance(raised, MemoryError) or (
-        isinstance(raised, RuntimeError) and any(words in str(raised) for words in _MEMORY_WORDS)
-    )
     if is_memory:
         return GenerationError("out_of_memory")
     return GenerationError("computation_failed", reason=type(raised).__name__)

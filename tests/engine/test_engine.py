@@ -391,6 +391,8 @@ def test_every_reader_of_a_sequence_gets_all_of_it(start_engine):
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory", {}),
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", {}),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory", {}),
+        (RuntimeError("CUDA error: out of memory"), "out_of_memory", {}),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), "out_of_memory", {}),
         (MemoryError(), "out_of_memory", {}),
         (RuntimeError("shapes"), "computation_failed", {"reason": "RuntimeError"}),
         (KeyError("x"), "computation_failed", {"reason": "KeyError"}),
