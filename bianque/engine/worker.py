@@ -8,7 +8,8 @@
 The prompts of both architectures are read in both directions, so that a prompt cannot be cut into pieces of tokens.
 What follows: chats that run would stand still for a whole prefill, were it not cut between layers. It is: after the
 layers that fit into `max_stall_seconds` (at least one) the running chats get their step. So the gap between two of
-their tokens is at most that time, or one layer where a layer takes longer, and a decode step.
+their tokens is at most that time, or one layer where a layer takes longer, and a decode step. A GPU only queues the
+layers: there the clock sees little of their time, and the gap may be as long as the GPU takes for a whole prompt.
 """
 
 from __future__ import annotations
@@ -114,12 +115,15 @@ class Worker:
     def _serve(self) -> None:
         while True:
             with self._core.lock:
+                if not self._core.scheduler.running:
+                    self._prefill = None  # given up; an idle engine holds none of its memory
                 self._core.work.wait_for(lambda: self._core.is_stopping or self._core.scheduler.running)
                 if self._core.is_stopping:
                     return
                 self._core.sweep()
                 running = list(self._core.scheduler.running)
-            joining = next((sequence for sequence in running if sequence.sampler is None), None)
+                # Under the lock: a sequence that ends loses its sampler, and would look like one that joins.
+                joining = next((sequence for sequence in running if sequence.sampler is None), None)
             if self._prefill is not None and self._prefill.sequence is not joining:
                 self._prefill = None  # given up: its reader has gone
             if joining is not None:

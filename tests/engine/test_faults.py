@@ -89,6 +89,27 @@ def test_visitor_gone_in_prefill_frees_the_slot_with_the_layer(start_engine):
     assert [name for name, _ in runner.calls].count(1) == 3
 
 
+def test_a_prompt_given_up_holds_no_memory_while_nothing_runs(start_engine):
+    given_up = threading.Event()
+
+    class Noting(ScriptedRunner):
+        def prefill(self, slot, prompt_ids):
+            try:
+                return (yield from super().prefill(slot, prompt_ids))
+            finally:
+                given_up.set()
+
+    runner = Noting({1: FOREVER}, num_layers=100, is_gated=True)
+    engine = start_engine(runner, num_slots=1)
+    gone = engine.submit([1], LONG)
+    runner.allow(1)
+    for _ in range(2):
+        runner.wait_entered()
+    engine.cancel(gone)
+    runner.open()
+    assert given_up.wait(TIMEOUT_SECONDS), "the prompt's layers are still held"
+
+
 def test_visitor_gone_in_decode(start_engine):
     runner = ScriptedRunner({1: FOREVER, 2: [5]}, is_gated=True)
     engine = start_engine(runner, num_slots=1)
