@@ -128,7 +128,7 @@ class Settings:
             frame_ancestors=read.origins("BIANQUE_FRAME_ANCESTORS", ("*",)),
             page_address=f"https://huggingface.co/spaces/{space_id}" if is_space and space_id else "",
             is_space=is_space,
-            is_zero_gpu=bool(read.string("SPACES_ZERO_GPU", "")),
+            is_zero_gpu=read.string("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"),  # as `spaces` reads it
         )
 
 
@@ -180,8 +180,10 @@ class _Reader:
         )
 
     def source(self, name: str) -> ModelSource | None:
-        location = self.string(name, "")
-        return ModelSource(location, self.string(f"{name}_REVISION", "") or None) if location else None
+        location, revision = self.string(name, ""), self.string(f"{name}_REVISION", "")
+        if revision and not location:
+            raise SettingsError("setting_without_model", name=f"{name}_REVISION", other=name)
+        return ModelSource(location, revision or None) if location else None
 
     def _parse(
         self, name: str, default: _T, parse: Callable[[str], _T | None], expected_zh: str, expected_en: str = ""

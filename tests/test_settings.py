@@ -71,10 +71,17 @@ def test_a_variable_that_was_replaced_is_refused_with_the_new_name():
     assert "BIANQUE_DTYPE" in str(caught.value) and "BIANQUE_PRECISION" in caught.value.text("zh")
 
 
+def test_a_revision_without_its_model_is_refused():
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({"BIANQUE_ADVISER_REVISION": "abc"})
+    assert "BIANQUE_ADVISER_REVISION" in str(caught.value) and "BIANQUE_ADVISER " in caught.value.text("zh")
+
+
 def test_precision_memory_and_zero_gpu():
     settings = Settings.from_environment({"BIANQUE_PRECISION": "int8", "BIANQUE_MEMORY_GB": "12"})
     assert (settings.precision, settings.memory_gb, settings.is_zero_gpu) == ("int8", 12, False)
     assert Settings.from_environment({"SPACES_ZERO_GPU": "true"}).is_zero_gpu
+    assert not Settings.from_environment({"SPACES_ZERO_GPU": "0"}).is_zero_gpu
 
 
 def test_the_backend_and_the_leave_to_switch():
