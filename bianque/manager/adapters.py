@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ class Adapter:
 
 def is_adapter(folder: Path) -> bool:
     """Return whether a folder holds an adapter rather than a whole model."""
-    return (folder / CONFIG_FILE).is_file() and not (folder / "config.json").is_file()
+    return os.path.isfile(folder / CONFIG_FILE) and not os.path.isfile(folder / "config.json")
 
 
 def read_adapter(folder: Path) -> Adapter:

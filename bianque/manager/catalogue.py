@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bianque.errors import SettingsError, SnapshotError
 from bianque.manager.adapters import base_source, find_base, is_adapter, read_adapter
-from bianque.manager.download.snapshot import read_json
+from bianque.manager.download.snapshot import local_folder, read_json
 from bianque.manager.memory import Machine
 from bianque.manager.precision import POSSIBLE, budget_bytes, needed_bytes
 from bianque.manager.registry import (
@@ -70,8 +70,8 @@ def describe_source(source: ModelSource, job: Job) -> tuple[ModelSpec, ModelSour
         return known, replace(source, location=known.location)
     name = source.location.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
     spec = replace(REAL_MODELS[job], name=name, location=source.location, licence="", size=None)
-    folder = Path(source.location).expanduser()
-    if (folder / "config.json").is_file() or is_adapter(folder):
+    folder = local_folder(source)
+    if folder is not None:
         try:
             spec = describe_folder(folder, spec)
         except SnapshotError:
@@ -98,7 +98,7 @@ def describe_folder(folder: Path, spec: ModelSpec) -> ModelSpec:
         raise SnapshotError("snapshot_wrong_architecture", folder=folder, expected=expected, got=got)
     try:
         size = measure_config(config, family)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise SnapshotError("snapshot_config_invalid", folder=folder, file="config.json", reason=reason) from error
     if family != spec.family:
@@ -125,7 +125,7 @@ def check_source(source: ModelSource) -> None:
     """
     location = source.location
     looks_like_address = "/" in location or "\\" in location or location.startswith((".", "~"))
-    if looks_like_address or Path(location).is_dir() or any(_is_called(spec, location) for spec in KNOWN_MODELS):
+    if looks_like_address or local_folder(source) or any(_is_called(spec, location) for spec in KNOWN_MODELS):
         return
     names = {name.lower(): name for spec in KNOWN_MODELS for name in (spec.name, _repo_id(spec)) if name}
     near = [names[name] for name in difflib.get_close_matches(location.lower(), names, n=3, cutoff=0.4)]

@@ -70,9 +70,13 @@ def measure_config(config: Mapping[str, Any], family: Family) -> ModelSize:
     Raises:
         KeyError: if a size is missing from the configuration.
         TypeError: if a size is no number.
-        ValueError: likewise.
+        ValueError: likewise, or if it is not above 0.
+        OverflowError: if it is infinite.
     """
-    return _measure_t5(config) if family == "t5" else _measure_chatglm(config)
+    size = _measure_t5(config) if family == "t5" else _measure_chatglm(config)
+    if min(size.linear, size.embedding, size.cache_per_token) < 1 or (size.max_length or 1) < 1:
+        raise ValueError("its sizes must be above 0")
+    return size
 
 
 def _measure_chatglm(config: Mapping[str, Any]) -> ModelSize:

@@ -54,6 +54,25 @@ def test_a_folder_of_the_other_architecture_is_decoded_as_that(tmp_path):
     assert (spec.family, spec.max_prompt_tokens, spec.sampling.no_repeat_ngram_size) == ("t5", 768, 3)
 
 
+@pytest.mark.parametrize("location", ["~nobody_at_all/model", "a" * 300])
+def test_what_the_system_refuses_to_look_for_is_no_folder(location):
+    assert describe_source(ModelSource(location), Job.ADVISER)[0].size is None
+
+
+@pytest.mark.parametrize("wrong", [{"num_layers": 0}, {"max_sequence_length": -1}, {"vocab_size": float("inf")}])
+def test_sizes_that_no_model_has_are_refused(tmp_path, wrong):
+    spec, _ = describe_source(make(tmp_path, CHATGLM | wrong), Job.ADVISER)
+    with pytest.raises(SnapshotError) as caught:
+        describe_folder(tmp_path, spec)
+    assert caught.value.key == "snapshot_config_invalid"
+
+
+def test_an_adapter_whose_base_has_no_possible_name_is_described_later(tmp_path):
+    config = {"peft_type": "LORA", "base_model_name_or_path": "owner/base..x"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    assert describe_source(ModelSource(str(tmp_path)), Job.ADVISER)[0].size is None
+
+
 def test_a_repo_is_unknown_until_its_files_are_here():
     spec, _ = describe_source(ModelSource("me/tuned"), Job.ASKER)
     assert (spec.name, spec.family, spec.size, spec.num_parameters) == ("tuned", "t5", None, 0)

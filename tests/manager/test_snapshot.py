@@ -6,6 +6,7 @@ import pytest
 
 from bianque.errors import SnapshotError
 from bianque.manager.download.snapshot import check_snapshot, resolve_snapshot, snapshot_on_disk
+from bianque.manager.weights.shards import find_shards
 from bianque.settings import ModelSource
 
 
@@ -63,7 +64,19 @@ def test_an_index_without_a_map_is_named(folder):
     assert "pytorch_model.bin.index.json" in str(refused(folder))
 
 
-@pytest.mark.parametrize("location", ["/no/such/folder", "./models/x", "folder", "a/b/c", "~/models"])
+def test_the_weights_that_are_loaded_are_those_that_are_checked(folder):
+    (folder / "pytorch_model.bin").write_bytes(b"weights")
+    shards = {"x": "model-00001-of-00001.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}), encoding="utf-8")
+    assert "model-00001-of-00001.safetensors" in str(refused(folder))
+    (folder / shards["x"]).write_bytes(b"weights")
+    check_snapshot(folder, "chatglm")
+    assert [path.name for path in find_shards(folder)] == [shards["x"]]
+
+
+@pytest.mark.parametrize(
+    "location", ["/no/such/folder", "./models/x", "folder", "a/b/c", "~/models", "~nobody_at_all/x"]
+)
 def test_a_missing_folder_is_named(location):
     with pytest.raises(SnapshotError) as caught:
         resolve_snapshot(ModelSource(location))

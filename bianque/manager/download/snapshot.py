@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +28,12 @@ from bianque.settings import ModelSource
 logger = logging.getLogger(__name__)
 
 TOKENIZER_FILES: dict[Family, str] = {"t5": "spiece.model", "chatglm": "ice_text.model"}
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_LAYOUTS = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""One file, or the index of several; in the order in which transformers looks for them."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 RETRY = RetryPolicy()
 
 OnDisk = Literal["absent", "partial", "complete"]
@@ -61,11 +65,11 @@ def resolve_snapshot(
             small, a file is damaged at its source, the architecture is another one, the Hub cannot be reached and
             nothing is cached, or `cancelled` was set.
     """
-    folder = Path(source.location).expanduser()
-    if folder.is_dir():
+    folder = local_folder(source)
+    if folder is not None:
         return folder
     if not _is_repo_id(source.location):
-        raise SnapshotError("snapshot_folder_missing", folder=folder)
+        raise SnapshotError("snapshot_folder_missing", folder=source.location)
 
     import httpx2
 
@@ -142,34 +146,44 @@ def _cached(cache: RepoCache, revision: str | None) -> tuple[str, list[RemoteFil
     folder = cache.snapshot(commit)
     files = select_files(listed)
     try:
-        names = [file.path for file in files] + _weight_names(folder)
+        names = [file.path for file in files] + weight_names(folder)
     except SnapshotError:
         return None
     return (commit, files) if files and all((folder / name).is_file() for name in names) else None
 
 
+def local_folder(source: ModelSource) -> Path | None:
+    """Return the folder that a source names, or None if there is none; `~` is the home folder."""
+    # Of pathlib's own, `expanduser` raises for an unknown user and `is_dir` for a name that is too long.
+    folder = os.path.expanduser(source.location)
+    return Path(folder) if os.path.isdir(folder) else None
+
+
 def local_snapshot(source: ModelSource) -> Path | None:
     """Return the folder of a model whose files are all on this disk, or None; asks no network."""
-    folder = Path(source.location).expanduser()
-    if folder.is_dir():
+    folder = local_folder(source)
+    if folder is not None:
         return folder
     if not _is_repo_id(source.location):
         return None
-    cache = RepoCache(source.location)
+    try:
+        cache = RepoCache(source.location)
+    except ValueError:
+        return None
     cached = _cached(cache, source.revision)
     return cache.snapshot(cached[0]) if cached is not None else None
 
 
 def snapshot_on_disk(source: ModelSource) -> tuple[OnDisk, int]:
     """Return how much of a model is on this disk, and its bytes; asks no network and reads no weights."""
-    folder = Path(source.location).expanduser()
-    if folder.is_dir():
+    folder = local_folder(source)
+    if folder is not None:
         try:
-            names = _weight_names(folder)
+            names = weight_names(folder)
         except SnapshotError:
             names = []
-        config = ADAPTER_FILES[0] if names == [ADAPTER_FILES[1]] else "config.json"
-        is_complete = bool(names) and all((folder / name).is_file() for name in (config, *names))
+        needed = ("config.json", *names) if names else ADAPTER_FILES
+        is_complete = all((folder / name).is_file() for name in needed)
         num_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         return "complete" if is_complete else "partial" if num_bytes else "absent", num_bytes
     if not _is_repo_id(source.location):
@@ -195,9 +209,10 @@ def check_snapshot(folder: Path, family: Family) -> None:
     """
     _check_architecture(folder, (family,))
     _require(folder, TOKENIZER_FILES[family])
-    names = _weight_names(folder)
+    names = weight_names(folder)
     if not names:
-        raise SnapshotError("snapshot_file_missing", folder=folder, file=" / ".join((*WEIGHT_FILES, *INDEX_FILES)))
+        expected = " / ".join(name for layout in WEIGHT_LAYOUTS for name in layout)
+        raise SnapshotError("snapshot_file_missing", folder=folder, file=expected)
     for name in names:
         _require(folder, name)
 
@@ -209,20 +224,19 @@ def _check_architecture(folder: Path, families: tuple[Family, ...]) -> None:
         raise SnapshotError("snapshot_wrong_architecture", folder=folder, expected=expected, got=model_type)
 
 
-def _weight_names(folder: Path) -> list[str]:
-    """Return the weight files that the folder must have, there or not; empty if it has no weights.
+def weight_names(folder: Path) -> list[str]:
+    """Return a model's weight files in order, there or not: one, or those that the index names; empty without either.
 
     Raises:
         SnapshotError: if an index of shards cannot be read.
     """
-    for name in (*WEIGHT_FILES, ADAPTER_FILES[1]):
-        if (folder / name).is_file():
-            return [name]
-    for index_name in INDEX_FILES:
-        if (folder / index_name).is_file():
-            weight_map = read_json(folder, index_name).get("weight_map")
-            if not isinstance(weight_map, dict):
-                raise SnapshotError("snapshot_config_invalid", folder=folder, file=index_name, reason="no weight_map")
+    for single, index in WEIGHT_LAYOUTS:
+        if (folder / single).is_file():
+            return [single]
+        if (folder / index).is_file():
+            weight_map = read_json(folder, index).get("weight_map")
+            if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+                raise SnapshotError("snapshot_config_invalid", folder=folder, file=index, reason="no weight_map")
             return sorted(set(weight_map.values()))
     return []
 
@@ -244,7 +258,7 @@ def read_json(folder: Path, name: str) -> dict:
 
 
 def _require(folder: Path, name: str) -> None:
-    if not (folder / name).is_file():
+    if not os.path.isfile(folder / name):  # where the folder may not be looked into, pathlib raises
         raise SnapshotError("snapshot_file_missing", folder=folder, file=name)
 
 

@@ -20,16 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bianque.errors import SnapshotError
-from bianque.manager.download.snapshot import read_json
+from bianque.manager.download.snapshot import WEIGHT_LAYOUTS, weight_names
 
 if TYPE_CHECKING:
     import torch
-
-# In the order in which transformers looks for them.
-_LAYOUTS = (
-    ("model.safetensors", "model.safetensors.index.json"),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-)
 
 
 @dataclass(frozen=True)
@@ -73,12 +67,10 @@ def find_shards(folder: Path) -> list[Path]:
     Raises:
         SnapshotError: if there are none, or the index cannot be read.
     """
-    for single, index in _LAYOUTS:
-        if (folder / single).is_file():
-            return [folder / single]
-        if (folder / index).is_file():
-            return [folder / name for name in sorted(set(read_json(folder, index)["weight_map"].values()))]
-    raise SnapshotError("snapshot_file_missing", folder=folder, file=_LAYOUTS[0][0])
+    names = weight_names(folder)
+    if not names:
+        raise SnapshotError("snapshot_file_missing", folder=folder, file=WEIGHT_LAYOUTS[0][0])
+    return [folder / name for name in names]
 
 
 def describe_shards(shards: list[Path]) -> dict[str, StoredTensor]:
