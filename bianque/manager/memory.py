@@ -59,14 +59,14 @@ def probe_machine(requested: str = "auto") -> Machine:
     num_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     host = host_bytes()
     device = ("cuda" if num_cuda else "cpu") if requested == "auto" else requested
-    kind, _, index = device.partition(":")
-    is_there = {"cpu": True, "cuda": int(index or 0) < num_cuda, "mps": torch.backends.mps.is_available()}[kind]
-    if not is_there:
-        available = ", ".join(["cpu", *(f"cuda:{number}" for number in range(num_cuda))])
-        raise SettingsError("device_unavailable", got=device, available=available)
-    if kind == "cuda":
+    available = ["cpu", *(f"cuda:{number}" for number in range(num_cuda))]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    if device not in available and not (device == "cuda" and num_cuda):
+        raise SettingsError("device_unavailable", got=device, available=", ".join(available))
+    if device.startswith("cuda"):
         return Machine(device, torch.cuda.get_device_name(device), free_device_bytes(device), host)
-    return Machine(device, "Apple GPU" if kind == "mps" else "CPU", host, host)
+    return Machine(device, "Apple GPU" if device == "mps" else "CPU", host, host)
 
 
 def free_device_bytes(device: str) -> int:
@@ -84,8 +84,7 @@ def host_bytes(root: Path = Path("/")) -> int:
     Args:
         root: where `proc` and `sys` are; for tests.
     """
-    limits = [_system_bytes(root), *_group_bytes(root)]
-    return min(limit for limit in limits if limit is not None)
+    return min([_system_bytes(root), *_group_bytes(root)])
 
 
 def _system_bytes(root: Path) -> int:

@@ -71,10 +71,11 @@ def test_this_machine_can_be_looked_at():
     assert machine.device_bytes == machine.host_bytes > 0
 
 
-def test_a_device_that_is_not_there_is_refused():
+@pytest.mark.parametrize("device", ["cuda:99", "tpu"])
+def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(SettingsError) as caught:
-        probe_machine("cuda:99")
-    assert "cuda:99" in str(caught.value) and "cpu" in str(caught.value)
+        probe_machine(device)
+    assert device in str(caught.value) and "cpu" in str(caught.value)
 
 
 @pytest.mark.parametrize(("device", "kind"), [("cpu", "cpu"), ("cuda", "cuda"), ("cuda:1", "cuda"), ("mps", "mps")])
