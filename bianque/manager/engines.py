@@ -7,12 +7,9 @@ from typing import Any
 from bianque.engine.engine import Engine
 from bianque.engine.threads import ThreadChooser
 from bianque.engine.turns import turns_of
-from bianque.manager.precision import default_visitors
+from bianque.manager.precision import LONGEST_QUESTION_TOKENS, default_visitors
 from bianque.manager.registry import ModelSpec
 from bianque.settings import Settings
-
-# A question is far shorter; memory is planned for this.
-_LONGEST_QUESTION_TOKENS = 512
 
 
 def make_engine(model: Any, spec: ModelSpec, settings: Settings) -> Engine:
@@ -29,7 +26,7 @@ def make_engine(model: Any, spec: ModelSpec, settings: Settings) -> Engine:
     num_slots = settings.num_slots or default_visitors([spec])
     runner: ChatGLMRunner | T5Runner
     if spec.family == "t5":
-        max_new_tokens = max(_LONGEST_QUESTION_TOKENS, spec.sampling.max_new_tokens)
+        max_new_tokens = max(LONGEST_QUESTION_TOKENS, spec.sampling.max_new_tokens)
         runner = T5Runner(
             model,
             num_slots=num_slots,

@@ -29,7 +29,7 @@ POSSIBLE: dict[DeviceKind, tuple[Precision, ...]] = {
 CACHE_BYTES: dict[DeviceKind, int] = {"cpu": 4, "cuda": 2, "mps": 2}
 """Bytes of an element of the KV cache: fp32 on the CPU, whose half-precision arithmetic is slow, else fp16."""
 LONGEST_QUESTION_TOKENS = 512
-"""Least room for a reply of an encoder-decoder."""
+"""Least room for a reply of an encoder-decoder; a question is far shorter."""
 DEFAULT_VISITORS = 4
 """Served at once unless the owner says otherwise."""
 DEFAULT_VISITORS_OF_MINIS = 24
