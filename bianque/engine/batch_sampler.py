@@ -69,7 +69,7 @@ def _sample_short(samplers: Sequence[Sampler], logits: torch.Tensor, rows: Seque
     raw = logits if len(rows) == len(logits) else logits[list(rows)]
     processed = raw.float()
     if any(sampler.changes_logits for sampler in samplers):
-        processed = processed.clone() if processed is logits else processed  # a row's closer look starts afresh
+        processed = processed.clone() if processed is raw else processed  # bans are not to look like bad logits
         for row, sampler in zip(processed, samplers, strict=True):
             sampler.process(row)
     num_wanted = [_num_wanted(sampler) for sampler in samplers]

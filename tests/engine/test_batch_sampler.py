@@ -48,6 +48,19 @@ def test_rows_get_the_tokens_they_get_alone(vocab_size, is_coarse):
         assert sample_rows([together[row] for row in rows], logits[rows]) == expected
 
 
+def test_bans_do_not_send_a_row_the_long_way(monkeypatch):
+    """A banned logit of -inf is none of the model's that is not finite, also where rows take different ways."""
+    samplers = [
+        Sampler(SamplingParams(temperature=0, no_repeat_ngram_size=1), [3]),
+        Sampler(SamplingParams(top_k=0, top_p=0.9, seed=1)),
+    ]
+    taken = []
+    sample = Sampler.sample
+    monkeypatch.setattr(Sampler, "sample", lambda sampler, row: taken.append(sampler) or sample(sampler, row))
+    sample_rows(samplers, make_logits(2, 500, 0))
+    assert taken == samplers[1:]
+
+
 def test_logits_are_not_changed():
     logits = make_logits(2, 100, 0)
     before = logits.clone()
