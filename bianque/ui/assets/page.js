@@ -3,7 +3,7 @@
 window.bianque = (() => {
   "use strict";
   const MOST_KEPT = 20;
-  const MOST_KEPT_CHARS = 2000000; // browsers give about 5 million, and the stored form is longer
+  const MOST_KEPT_BYTES = 3000000; // browsers give about 5 million characters, and the stored form is a third longer
   const LARGEST_FILE_BYTES = 2000000;
   const PAUSE_MS = 2000; // between two savings of one reply
   const SKIP = { __type__: "update" };
@@ -95,7 +95,8 @@ window.bianque = (() => {
 
   // The words for the box once the page has come: what came with it, what was lost, what was typed meanwhile.
   function words(shown) {
-    const all = join([shown === typed ? "" : shown, draft, typed]);
+    const isThere = shown === typed || draft.includes(shown || ""); // a link's question is asked for again
+    const all = join([isThere ? "" : shown, draft, typed]);
     draft = typed = "";
     return all === (shown || "") ? SKIP : all;
   }
@@ -134,12 +135,14 @@ window.bianque = (() => {
   let current = sessionStorage.getItem("bianque.id") || newId();
   let latest = null; // what the page shows, for after a lost connection
   let savedAt = 0;
-  const incoming = [];
+  let incoming = []; // what other tabs have changed since this one wrote
   let channel = null;
   try {
     // Each tab holds the whole list, so what one writes the others must know before they write.
     channel = new BroadcastChannel("bianque");
-    channel.onmessage = (event) => incoming.push(event.data);
+    channel.onmessage = ({ data }) => {
+      incoming = [...incoming.filter((change) => !data.id || change.id !== data.id), data];
+    };
   } catch {
     channel = null;
   }
@@ -177,7 +180,7 @@ window.bianque = (() => {
 
   function apply(store) {
     let { keep, list } = store || EMPTY;
-    for (const change of incoming.splice(0)) {
+    for (const change of incoming) {
       if (change.kind === "put") list = upsert(list, change.conversation);
       if (change.kind === "drop") list = list.filter((one) => one.id !== change.id);
       if (change.kind === "keep") keep = change.keep;
@@ -188,7 +191,8 @@ window.bianque = (() => {
 
   function fit(list) {
     let kept = list.slice(0, MOST_KEPT);
-    while (kept.length > 1 && JSON.stringify(kept).length > MOST_KEPT_CHARS) kept = kept.slice(0, -1);
+    const size = () => new TextEncoder().encode(JSON.stringify(kept)).length;
+    while (kept.length > 1 && size() > MOST_KEPT_BYTES) kept = kept.slice(0, -1);
     return kept;
   }
 
@@ -212,7 +216,9 @@ window.bianque = (() => {
     value: store.list.some((one) => one.id === current) ? current : null,
   });
 
+  // Only what is written holds the changes of other tabs; until then they are looked at each time.
   function write(store) {
+    incoming = [];
     sessionStorage.setItem("bianque.id", current);
     return [store, titles(store)];
   }
@@ -258,18 +264,24 @@ window.bianque = (() => {
     }
     if (conversation.isPending && Date.now() - savedAt < PAUSE_MS && store.list[0]?.id === current) return [SKIP, SKIP];
     savedAt = Date.now();
-    tell({ kind: "put", conversation });
+    return put(conversation, store);
+  }
+
+  function put(conversation, store) {
+    tell({ kind: "put", id: conversation.id, conversation });
     return write({ ...store, list: fit(upsert(store.list, conversation)) });
   }
 
   function keep(isWanted, older, chat, mode, saved) {
-    incoming.length = 0;
-    const conversation = snapshot(older, chat, mode);
-    const list = isWanted && conversation.title ? fit(upsert((saved || EMPTY).list, conversation)) : [];
+    const store = { keep: isWanted, list: isWanted ? apply(saved).list : [] };
     tell({ kind: "keep", keep: isWanted });
-    if (!isWanted) sessionStorage.removeItem("bianque.id");
-    const store = { keep: isWanted, list };
-    return isWanted ? write(store) : [store, titles(store)];
+    if (!isWanted) {
+      incoming = [];
+      sessionStorage.removeItem("bianque.id");
+      return [store, titles(store)];
+    }
+    const conversation = snapshot(older, chat, mode);
+    return conversation.title ? put(conversation, store) : write(store);
   }
 
   function begin() {
@@ -289,7 +301,7 @@ window.bianque = (() => {
 
   // Everything: this conversation, those kept, and the agreement to keep them.
   function forget() {
-    incoming.length = 0;
+    incoming = [];
     tell({ kind: "keep", keep: false });
     begin();
     sessionStorage.removeItem("bianque.id");
