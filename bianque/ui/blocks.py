@@ -70,7 +70,7 @@ def build_demo(
                 gr.HTML(i18n("footer"), elem_id="foot", padding=False)
         outputs = [parts[name] for name in CONVERSATION]
         arrival, continued = _connect(demo, handlers, parts, choices, outputs)
-        sharing = Sharing(service, limits, lambda: page_address or demo.share_url)
+        sharing = Sharing(service, limits, lambda: page_address or demo.share_url, handlers.replace)
         conversation, options = [parts["older"], parts["chatbot"]], [choices[name] for name in OPTION_NAMES]
         settings = [choices[name] for name in ("mode", "seed", "greedy", "asking_limit")]
         with_mode = [*conversation, choices["mode"]]

@@ -140,9 +140,15 @@ class Handlers:
 
     def clear(self, request: gr.Request, mode: object) -> PageUpdate:
         """End a running reply and begin again with the greeting."""
-        self._replies.mark_cleared(request.session_hash or "")
+        language = language_of(request)
+        page = PageUpdate(self._opening(mode, request), idle_box(language), emergency_box(None, language), older=[])
+        self.replace(request, page)
+        return page
+
+    def replace(self, request: gr.Request, page: PageUpdate) -> None:
+        """End a running reply because the page shows another conversation; whatever was on its way, that stays."""
+        self._replies.replace(request.session_hash or "", page)
         self.stop(request)
-        return self._cleared_page(mode, request)
 
     def stop(self, request: gr.Request) -> None:
         """End the visitor's replies before the next token; the running event then shows what was written."""
@@ -183,7 +189,7 @@ class Handlers:
             grow = growing(entries)
             with closing(self.updates(entries, options, request)) as updates:
                 for update in updates:
-                    if self._replies.is_cleared(visitor):
+                    if self._replies.is_replaced(visitor):
                         break
                     alarm = show_emergency(update, last, language)
                     last = update
@@ -195,10 +201,10 @@ class Handlers:
             alarm = gr.skip() if last else raise_alarm(entries[-1].message.text, language)
             last = None
         finally:
-            is_cleared = self._replies.end(visitor)
-        if is_cleared:
-            # The page has shown the greeting already, but an update on its way may have replaced it.
-            yield self._cleared_page(options.mode, request)
+            replacement = self._replies.end(visitor)
+        if replacement is not None:
+            # The page has shown it already, but an update on its way may have come after it.
+            yield replacement
         elif last is None or not last.text:
             yield show(before, message=idle_box(language), emergency=alarm, returned=typed)
         else:
@@ -270,10 +276,6 @@ class Handlers:
     def give_back(self, returned: str | None, typed: str) -> tuple[Any, None]:
         """Put the text of a failed message back into the box, before anything typed since."""
         return (merge_texts(returned, typed) if returned else gr.skip()), None
-
-    def _cleared_page(self, mode: object, request: gr.Request) -> PageUpdate:
-        language = language_of(request)
-        return PageUpdate(self._opening(mode, request), idle_box(language), emergency_box(None, language), older=[])
 
     def _opening(self, mode: object, request: gr.Request) -> list[dict]:
         language = language_of(request)

@@ -35,7 +35,11 @@ class Sharing:
     """Event handlers of these parts, for any number of visitors; keeps nothing."""
 
     def __init__(
-        self, service: ConsultationService, limits: Limits, address_of_page: Callable[[], str | None] = lambda: None
+        self,
+        service: ConsultationService,
+        limits: Limits,
+        address_of_page: Callable[[], str | None] = lambda: None,
+        replace: Callable[[gr.Request, PageUpdate], None] = lambda *_: None,
     ) -> None:
         """Store what is needed.
 
@@ -43,10 +47,12 @@ class Sharing:
             service: whose models are named in exports.
             limits: of what comes in.
             address_of_page: returns where everybody finds the page, if that is known by now.
+            replace: ends a running reply whose conversation another one replaces.
         """
         self._service = service
         self._limits = limits
         self._address_of_page = address_of_page
+        self._replace = replace
 
     def show_address(self) -> Any:
         """Return where everybody finds the page; hidden where it has no public address."""
@@ -80,11 +86,15 @@ class Sharing:
 
     def open_kept(self, request: gr.Request, kept: object, _: object = None) -> tuple[Any, ...]:
         """Return one of the conversations that the browser keeps, and its mode."""
+        if kept is None:
+            return (*PageUpdate(), gr.skip())
         try:
-            return self._open_kept(kept, language_of(request))[:6] if kept is not None else (*PageUpdate(), gr.skip())
+            *page, mode, _, _, _ = self._open_kept(kept, language_of(request))
         except InputError as error:
             warn(error, language_of(request))
             return (*PageUpdate(), gr.skip())
+        self._replace(request, PageUpdate(*page))
+        return (*page, mode)
 
     def open_file(self, request: gr.Request, content: object) -> tuple[Any, ...]:
         """Return the conversation of an exported file, then mode, seed, greedy and asking limit."""
@@ -99,7 +109,9 @@ class Sharing:
             warn(error, language)
             return nothing
         seed = "" if options.seed is None else str(options.seed)
-        return (*_opened(entries, language), options.mode.value, seed, options.temperature == 0, options.asking_limit)
+        page = _opened(entries, language)
+        self._replace(request, page)
+        return (*page, options.mode.value, seed, options.temperature == 0, options.asking_limit)
 
     def export(self, kind: tuple[str, str, Callable[[Record], str]]) -> Callable[..., dict[str, str] | None]:
         """Return the handler that makes one kind of file: its name, type and text, for the browser to write."""

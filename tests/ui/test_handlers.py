@@ -17,6 +17,8 @@ from bianque.ui.guidance import Guidance
 from bianque.ui.handlers import Handlers, merge_texts
 from bianque.ui.history import MAX_SHOWN, Entry, Limits, read_history, write_history
 from bianque.ui.options import read_options
+from bianque.ui.sharing import Sharing
+from bianque.ui.updates import PageUpdate
 from tests.ui.fake_service import ADVICE, CONSOLATION, QUESTION, FakeService
 
 LIMITS = Limits()
@@ -283,6 +285,19 @@ def test_clear_ends_the_reply_and_shows_the_greeting(page, service):
     assert service.num_running == 0 and last.emergency.visible is False
     assert said(last) == said(cleared) == [("assistant", text("greeting_bianque", "zh"))]
     assert cleared.emergency.visible is False
+
+
+def test_a_conversation_opened_while_a_reply_is_written_stays(page, service):
+    service.seconds_per_token = 0.01
+    updates = page.send(request(), "我头疼", [], conversation(), *OPTIONS)
+    next(updates)
+    next(updates)
+    sharing = Sharing(service, LIMITS, replace=page.replace)
+    kept = {"mode": "joint", "isPending": False, "messages": conversation("我失眠", QUESTION)}
+    opened = sharing.open_kept(request(), kept)
+    *_, last = updates
+    assert service.num_running == 0
+    assert said(last) == said(PageUpdate(*opened[:5])) and ("user", "我失眠") in said(last)
 
 
 @pytest.mark.parametrize(("words", "number"), [("我胸痛", "120"), ("我不想活了", "12356")])
