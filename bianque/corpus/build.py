@@ -190,6 +190,9 @@ class _OneSource:
         self.writer.write(f"dialogues/{split}", dialogue.to_json())
         for sample in samples_of(dialogue):
             self.report.num_samples += 1
+            if not self.finder.is_new_sample(sample):
+                self.report.num_samples_repeated += 1
+                continue
             within = self.limits.apply(sample) if self.limits else sample
             if within is not None:
                 self.report.num_samples_kept += 1

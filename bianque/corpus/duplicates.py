@@ -4,6 +4,10 @@ Two dialogues are the same when their letters are, whoever spoke them, without m
 near when the estimated Jaccard similarity of their sets of 5-letter shingles reaches a threshold: MinHash of rensa
 with 128 permutations, candidates by 16 bands of 8 rows (of pairs with similarity 0.85 these find 99.4 %), decided by
 the estimate over all 128, whose standard error is at most 0.05. The first of a group stays.
+
+A set that has a record for each reply of the doctor holds every dialogue as a row of beginnings. A record that goes on
+with an earlier one is no near duplicate of it: its last reply is new. What it repeats are samples, told by
+`is_new_sample`.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from bianque.consultation.cleanup import skeleton
+from bianque.consultation.messages import Role
 from bianque.corpus.packages import require
-from bianque.corpus.records import Dialogue
+from bianque.corpus.records import Dialogue, Sample
 
 Kind = Literal["exact_duplicates", "near_duplicates"]
 KINDS: tuple[Kind, ...] = ("exact_duplicates", "near_duplicates")
@@ -59,19 +64,39 @@ class DuplicateFinder:
 
     def check(self, dialogue: Dialogue) -> Kind | None:
         """Return how the dialogue repeats an earlier one; None, and remember it, if it does not."""
-        letters = skeleton("".join(message.text for message in dialogue.messages))
-        if "exact_duplicates" in self._kinds and not self._is_new(letters):
+        letters = "".join(skeleton(message.text) for message in dialogue.messages)
+        if not self._is_new(letters) and "exact_duplicates" in self._kinds:
             return "exact_duplicates"
-        if self._minhash is not None and len(letters) >= MIN_LETTERS and self._is_near(letters):
+        if self._minhash is None or len(letters) < MIN_LETTERS:
+            return None
+        if self._is_near(letters, is_continuation=self._continues(dialogue, len(letters))):
+            # What is not kept must not be taken for the beginning of what comes later.
+            self._database.execute("DELETE FROM exact WHERE digest = ?", (_digest(letters),))
             return "near_duplicates"
         return None
 
+    def is_new_sample(self, sample: Sample) -> bool:
+        """Return whether no earlier sample had the same letters in prompt and target; always, if exact is left out."""
+        if "exact_duplicates" not in self._kinds:
+            return True
+        return self._is_new(f"{skeleton(sample.prompt)}\n{skeleton(sample.target)}")
+
     def _is_new(self, letters: str) -> bool:
-        digest = hashlib.blake2b(letters.encode(), digest_size=16).digest()
-        added = self._database.execute("INSERT OR IGNORE INTO exact VALUES (?)", (digest,))
+        added = self._database.execute("INSERT OR IGNORE INTO exact VALUES (?)", (_digest(letters),))
         return added.rowcount == 1
 
-    def _is_near(self, letters: str) -> bool:
+    def _continues(self, dialogue: Dialogue, num_letters: int) -> bool:
+        """Return whether the greater part of the dialogue is a whole earlier one."""
+        said = ""
+        for message in dialogue.messages[:-1]:
+            said += skeleton(message.text)
+            if message.role is Role.ASSISTANT and 2 * len(said) >= num_letters:
+                if self._database.execute("SELECT 1 FROM exact WHERE digest = ?", (_digest(said),)).fetchone():
+                    return True
+        return False
+
+    def _is_near(self, letters: str, *, is_continuation: bool) -> bool:
+        """Return whether an earlier dialogue is near; remember this one if none is."""
         minhash = self._minhash(num_perm=NUM_PERMUTATIONS, seed=1)
         minhash.update(list({letters[start : start + SHINGLE] for start in range(len(letters) - SHINGLE + 1)}))
         hashes = array("I", minhash.digest())
@@ -81,7 +106,7 @@ class DuplicateFinder:
             f"SELECT hashes FROM signature WHERE id IN (SELECT id FROM band WHERE hash IN ({marks}))", bands
         )
         needed = self._similarity * NUM_PERMUTATIONS
-        for (stored,) in candidates:
+        for (stored,) in () if is_continuation else candidates:
             if sum(map(int.__eq__, hashes, array("I", stored))) >= needed:
                 return True
         self._num_signatures += 1
@@ -89,6 +114,10 @@ class DuplicateFinder:
         self._database.execute("INSERT INTO signature VALUES (?, ?)", (identity, hashes.tobytes()))
         self._database.executemany("INSERT OR IGNORE INTO band VALUES (?, ?)", [(band, identity) for band in bands])
         return False
+
+
+def _digest(letters: str) -> bytes:
+    return hashlib.blake2b(letters.encode(), digest_size=16).digest()
 
 
 def _bands(hashes: array[int]) -> list[int]:

@@ -22,7 +22,8 @@ class SourceReport:
         num_read: dialogues read.
         num_kept: dialogues written.
         num_samples: samples made from them.
-        num_samples_kept: samples within the length limits, which are written.
+        num_samples_repeated: of these, samples that an earlier dialogue had word for word; left out.
+        num_samples_kept: the others within the length limits, which are written.
         steps: what each cleaning step did.
         duplicates: dialogues dropped as duplicates, by kind.
         splits: dialogues written, by split.
@@ -33,6 +34,7 @@ class SourceReport:
     num_read: int = 0
     num_kept: int = 0
     num_samples: int = 0
+    num_samples_repeated: int = 0
     num_samples_kept: int = 0
     steps: dict[str, StepCount] = field(default_factory=dict)
     duplicates: Counter[str] = field(default_factory=Counter)
@@ -52,7 +54,8 @@ class SourceReport:
         """Return the report as plain values."""
         counters = {"duplicates": self.duplicates, "splits": self.splits, "problems": self.problems}
         return {
-            **{name: getattr(self, name) for name in ("num_read", "num_kept", "num_samples", "num_samples_kept")},
+            **{name: getattr(self, name) for name in ("num_read", "num_kept", "num_samples")},
+            **{name: getattr(self, name) for name in ("num_samples_repeated", "num_samples_kept")},
             "steps": {name: asdict(count) for name, count in self.steps.items()},
             **{name: dict(counter) for name, counter in counters.items()},
             "lengths": self.lengths,
@@ -105,6 +108,7 @@ class BuildReport:
         rows += [(f"{kind}: dropped", lambda source, kind=kind: source.duplicates[kind]) for kind in kinds]
         rows.append(("dialogues kept", lambda source: source.num_kept))
         rows.append(("samples", lambda source: source.num_samples))
+        rows.append(("repeated samples: dropped", lambda source: source.num_samples_repeated))
         rows += [(f"tokens: {name}", lambda source, name=name: source.lengths.get(name, 0)) for name in lengths]
         rows.append(("samples kept", lambda source: source.num_samples_kept))
         return [row for row in rows if ": " not in row[0] or any(row[1](source) for source in self.sources.values())]

@@ -8,7 +8,7 @@ import pytest
 
 from bianque.consultation.messages import Message, Role
 from bianque.corpus.duplicates import DuplicateFinder
-from bianque.corpus.records import Dialogue
+from bianque.corpus.records import Dialogue, samples_of
 
 
 @pytest.fixture
@@ -45,6 +45,18 @@ def test_many_different_dialogues_all_stay_and_their_copies_all_go(finder):
     assert [finder.check(dialogue(text)) for text in texts] == [None] * 200
     changed = [text[:100] + "改" + text[101:] for text in texts]
     assert [finder.check(dialogue(text)) for text in changed] == ["near_duplicates"] * 200
+
+
+def test_a_dialogue_that_goes_on_with_an_earlier_one_stays(finder):
+    beginning = dialogue(letters(1))
+    further = beginning.with_messages(
+        [*beginning.messages, Message(Role.USER, "没有"), Message(Role.ASSISTANT, "多喝水")]
+    )
+    near = further.with_messages([Message(Role.USER, "改" + letters(1)), *further.messages[1:]])
+    assert [finder.check(one) for one in (beginning, further)] == [None, None]
+    assert finder.check(near) == "near_duplicates"
+    assert [finder.is_new_sample(sample) for sample in samples_of(beginning)] == [True]
+    assert [finder.is_new_sample(sample) for sample in samples_of(further)] == [False, True]
 
 
 def test_short_dialogues_are_only_compared_exactly(finder):
