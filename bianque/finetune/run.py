@@ -153,7 +153,7 @@ def _encode(
     options: FinetuneOptions,
     show: Callable[[str], None],
 ) -> dict[str, DataReport]:
-    """Encode every split that is not encoded yet; the validation split may turn out to hold nothing."""
+    """Encode every split that is not encoded yet."""
     import json
 
     folder.mkdir(exist_ok=True)
