@@ -74,6 +74,7 @@ class ChatGLMRunner(SlotRunner):
         input_ids = torch.tensor([prompt_ids], device=self.device)
         position_ids = build_position_ids(input_ids, self._model.config)
         last_position = position_ids[0, :, -1].tolist()
+        self._begin(slot)
         self._positions[slot] = (last_position[0], last_position[1])
         self._cache.lengths[slot] = len(prompt_ids)
         attention = _PromptAttention(self._cache, slot, ~build_prefix_mask(input_ids, self._model.config))

@@ -130,6 +130,11 @@ class SlotCache:
         self.keys[layer][slot, :, :num_tokens] = key
         self.values[layer][slot, :, :num_tokens] = value
 
+    def clear(self, slot: int) -> None:
+        """Write zeros over a slot: what a sequence left that ended with NaN would pass through every mask."""
+        for stored in (*self.keys, *self.values):
+            stored[slot].zero_()
+
     def free(self, slot: int) -> None:
         """Forget a slot's tokens."""
         self.lengths[slot] = 0

@@ -102,6 +102,12 @@ class SlotRunner(ABC):
     def _further_inputs(self, slot: int) -> tuple[int, ...]:
         """Return what a batched step needs of a slot beside its token and length."""
 
+    def _begin(self, slot: int) -> None:
+        """Make a slot ready for a prompt."""
+        if self._is_batched:
+            for cache in self._caches:
+                cache.clear(slot)
+
     def _advance(self, slot: int) -> None:
         """Count the token that a step has added to a slot."""
         self._caches[0].lengths[slot] += 1

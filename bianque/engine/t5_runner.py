@@ -64,6 +64,7 @@ class T5Runner(SlotRunner):
     @torch.inference_mode()
     def prefill(self, slot: int, prompt_ids: Ids[int]) -> Prefill:
         """See `ModelRunner.prefill`."""
+        self._begin(slot)
         self._reply.lengths[slot] = 0
         self._prompt.lengths[slot] = len(prompt_ids)
         input_ids = torch.tensor([prompt_ids], device=self.device)

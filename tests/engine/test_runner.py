@@ -155,6 +155,23 @@ def test_a_slot_used_before_is_as_good_as_new(chatglm, t5, is_batched):
         torch.testing.assert_close(logits, full_logits(model, [11, 101, 104], [12]), atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["chatglm", "t5"])
+def test_what_is_not_finite_ends_with_its_sequence(name, request, is_batched):
+    """A half-precision sequence that overflows leaves NaN in its slot; whoever comes next must not see it."""
+    model = request.getfixturevalue(name)
+    runner = make_runner(model, num_slots=2, is_batched=is_batched)
+    if is_batched:
+        use_buckets(runner)
+    for cache in runner._caches:
+        for stored in (*cache.keys, *cache.values):
+            stored[0] = torch.nan
+    prompt = [11, 101, 104]
+    prefill(runner, 1, [5, 6, 7, 8, 9, 101, 104])
+    torch.testing.assert_close(prefill(runner, 0, prompt), full_logits(model, prompt, []), atol=TOLERANCE, rtol=0)
+    (logits,) = runner.decode([0], [12])
+    torch.testing.assert_close(logits, full_logits(model, prompt, [12]), atol=TOLERANCE, rtol=0)
+
+
 def test_properties_come_from_the_model(chatglm, t5):
     glm, seq2seq = ChatGLMRunner(chatglm), T5Runner(t5, max_prompt_len=77)
     assert (glm.vocab_size, set(glm.eos_token_ids), glm.max_prompt_len, glm.is_encoder_decoder) == (
