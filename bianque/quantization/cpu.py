@@ -45,6 +45,7 @@ def linear(
 
     Raises:
         MemoryError: if there is no room for the activations once more.
+        ValueError: if the weight is for rows of another length, or was never loaded.
     """
     rows = _as_rows(hidden_states)
     bias = None if bias is None else bias.float()
@@ -79,6 +80,12 @@ def _with_kernel(
     bias: torch.Tensor | None,
     bits: int,
 ) -> torch.Tensor:
+    # The kernel gets addresses and cannot look.
+    if weight.device != rows.device or 8 * weight.shape[1] * weight.element_size() != bits * rows.shape[1]:
+        raise ValueError(
+            f"rows of {rows.shape[1]} values on {rows.device} do not fit a {bits}-bit weight of "
+            f"{tuple(weight.shape)} on {weight.device}"
+        )
     result = rows.new_empty(rows.shape[0], weight.shape[0])
     failed = kernel(
         rows.data_ptr(),

@@ -187,6 +187,21 @@ def test_any_leading_shape_and_strides(route):
 
 
 @requires_kernel
+@pytest.mark.parametrize("bits", [8, 4, 16])
+def test_rows_that_do_not_fit_the_weight_are_refused(bits):
+    """The kernel would read beyond the weight, or at no address at all."""
+    columns = 32 if bits == 4 else 64
+    weight = torch.zeros(4, columns, dtype=torch.half if bits == 16 else torch.int8)
+    for num_values, given in ((128, weight), (64, weight.to("meta"))):
+        rows = torch.zeros(2, num_values)
+        with pytest.raises(ValueError, match=r"do not fit a \d+-bit weight of \(4, "):
+            if bits == 16:
+                cpu.half_linear(rows, given)
+            else:
+                cpu.linear(rows, given, torch.ones(4).half(), None, bits)
+
+
+@requires_kernel
 def test_callers_at_the_same_time_do_not_disturb_each_other(threads):
     threads(3)
     cases = [make_case(512, 1024, bits) for bits in (8, 4, 8, 4)]
