@@ -69,9 +69,7 @@ def serve(settings: Settings, *, is_shared: bool = False) -> None:
     from bianque.ui.status_route import status_routes
 
     manager = zerogpu.make_manager(settings) if settings.is_zero_gpu else ModelManager(settings)
-    manager.start()
-    if settings.is_zero_gpu:
-        manager.wait()  # the weights have to be in place before the page is launched
+    manager.start()  # on ZeroGPU it returns when the weights are in place, which has to be before the launch
     service = ConsultationService(manager)
     limits = Limits(
         max_message_chars=settings.max_message_chars,

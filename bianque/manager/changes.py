@@ -73,8 +73,10 @@ class ModelChanges:
             BianQueError: if it cannot be loaded.
         """
         with self._turn:
-            self._switch(job, source, precision, visitors)
-            self.threads.adapt(self.serving.plan)
+            try:
+                self._switch(job, source, precision, visitors)
+            finally:
+                self.threads.adapt(self.serving.models)
 
     def announce(self, job: Job, source: ModelSource) -> ModelStatus:
         """Show that another model is about to do `job`, and return its state."""
@@ -108,6 +110,8 @@ class ModelChanges:
             if resident is None:
                 tell = self.serving.update_incoming
                 folder, planned = self.loading.fetch(planned, tell)
+                # An engine counts its threads when it is made.
+                self.threads.adapt({**self.serving.models, job: planned})
                 make_room = partial(self._make_room_for_successor, planned, job)
                 resident = self.loading.load_at_best(folder, planned, tell, make_room)
         except Exception as error:
@@ -124,8 +128,7 @@ class ModelChanges:
 
     def budget(self, *extra: PlannedModel) -> int:
         """Return what all models may take of the device together."""
-        plan = self.serving.plan
-        specs = [planned.spec for planned in (*(plan.models.values() if plan else ()), *extra)]
+        specs = [planned.spec for planned in (*self.serving.models.values(), *extra)]
         return budget_bytes(specs, self.loading.machine, self.limit_bytes)
 
     def plan_beside(self, job: Job, spec: ModelSpec, precision: PrecisionChoice, *, visitors: int) -> MemoryPlan:

@@ -60,11 +60,20 @@ class ModelManager:
     # ------------------------------------------------------------------ state
 
     def start(self) -> None:
-        """Begin to load in a background thread; a second call does nothing."""
+        """Begin to load in a background thread; a second call does nothing.
+
+        On ZeroGPU the calling thread loads, and this returns when it is done: the platform's stand-in for CUDA exists
+        only in the thread that imported its package.
+        """
         with self._changed:
-            if not self._has_started:
-                self._has_started = True
+            if self._has_started:
+                return
+            self._has_started = True
+            if not self._settings.is_zero_gpu:
                 self._tasks.spawn(self._startup.run)
+                return
+        with self._tasks.counted():
+            self._startup.run()
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
         """Wait until nothing is loading any more; return whether that is so."""
@@ -168,11 +177,13 @@ class ModelManager:
     def load(self, job: Job) -> None:
         """Load the model planned for `job` and wait for it; does nothing if it is in memory.
 
+        Like `unload` and `switch`, it waits until the models of the start have been loaded.
+
         Raises:
             BianQueError: if it cannot be loaded.
         """
         with self._tasks.counted():
-            failure = self._wait_probed().bring(job)
+            failure = self._wait_started().bring(job)
         if failure is not None:
             raise failure
         self.get(job)
@@ -185,7 +196,7 @@ class ModelManager:
         """
         self._check_not_fixed()
         with self._tasks.counted():
-            self._wait_probed().unload(job)
+            self._wait_started().unload(job)
 
     def switch(self, job: Job, source: ModelSource, precision: PrecisionChoice = "auto") -> ModelStatus:
         """Let another model do `job`, and wait until it does; the present one serves until then.
@@ -205,7 +216,7 @@ class ModelManager:
         """
         self._check_not_fixed()
         with self._tasks.counted():
-            self._wait_probed().switch(job, source, precision, visitors=self._settings.num_slots)
+            self._wait_started().switch(job, source, precision, visitors=self._settings.num_slots)
         status = self._serving.status(job)
         assert status is not None  # it serves
         return status
@@ -232,7 +243,9 @@ class ModelManager:
         Raises:
             SettingsError: if it does not fit.
         """
-        return self._wait_probed().plan_beside(job, spec, precision, visitors=self._settings.num_slots)
+        self.start()
+        changes = self._startup.wait_probed()
+        return changes.plan_beside(job, spec, precision, visitors=self._settings.num_slots)
 
     def shutdown(self) -> None:
         """Stop downloads and every engine; replies in progress end with an error."""
@@ -251,6 +264,7 @@ class ModelManager:
         except BianQueError:
             pass  # logged, and told by the state
 
-    def _wait_probed(self) -> ModelChanges:
+    def _wait_started(self) -> ModelChanges:
+        """Return what changes models once the first loading is over: until then it may put another plan in force."""
         self.start()
-        return self._startup.wait_probed()
+        return self._startup.wait_over()

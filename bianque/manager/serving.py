@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from bianque.errors import BianQueError, ModelUnavailableError
@@ -41,10 +41,15 @@ class Serving:
             self._statuses = {job: _absent(job, planned) for job, planned in plan.models.items()}
             self.changed.notify_all()
 
+    @property
+    def models(self) -> Mapping[Job, PlannedModel]:
+        """The models planned, by job; none without a plan."""
+        with self.changed:
+            return self.plan.models if self.plan else {}
+
     def planned(self, job: Job) -> PlannedModel | None:
         """Return the model planned for `job`, loaded or not."""
-        with self.changed:
-            return self.plan.models.get(job) if self.plan else None
+        return self.models.get(job)
 
     def replan(self, job: Job, planned: PlannedModel) -> None:
         """Put another model in the place of the one planned for `job`."""
@@ -130,9 +135,8 @@ class Serving:
     def keys_beside(self, job: Job) -> set[Key]:
         """Return what is needed at the same time as the model of `job`, itself left out."""
         with self.changed:
-            models = self.plan.models if self.plan else {}
             group = next(group for group in GROUPS if job in group)
-            return {models[other].key for other in group if other in models and other is not job}
+            return {self.models[other].key for other in group if other in self.models and other is not job}
 
     def bytes_of(self, keys: Collection[Key]) -> int:
         """Return what models take of the device, as far as they are in memory."""

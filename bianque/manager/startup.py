@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from bianque.errors import BianQueError, SettingsError
+from bianque.errors import BianQueError
 from bianque.manager.changes import ModelChanges, as_error
 from bianque.manager.loader import LoadedModel
 from bianque.manager.loading import ModelLoading
@@ -49,6 +49,7 @@ class Startup:
         self._resolve = resolve
         self._cancelled = threading.Event()
         self._threads = CpuThreads(settings.num_threads)
+        self._is_over = False
         self.changes: ModelChanges | None = None
         self.fallback_error: BianQueError | None = None
 
@@ -59,12 +60,26 @@ class Startup:
             assert self.changes is not None
             return self.changes
 
+    def wait_over(self) -> ModelChanges:
+        """Wait until `run` has ended, which must be under way, and return what changes models from then on."""
+        with self._serving.changed:
+            self._serving.changed.wait_for(lambda: self._is_over)
+        return self.wait_probed()
+
     def cancel(self) -> None:
-        """Stop downloads, now and later."""
+        """Stop downloads, now and later, and load nothing more."""
         self._cancelled.set()
 
     def run(self) -> None:
         """Look at the machine, plan, and load."""
+        try:
+            self._run()
+        finally:
+            with self._serving.changed:
+                self._is_over = True
+                self._serving.changed.notify_all()
+
+    def _run(self) -> None:
         machine, failure = Machine("cpu", "CPU", 0, 0), None
         try:
             machine = self._probe(self._settings.device)
@@ -81,7 +96,7 @@ class Startup:
             return
         self._load_plan(plan, changes)
         failure = next((status.error for status in self._serving.statuses() if status.state == "failed"), None)
-        if failure and plan.may_fall_back and not plan.is_demonstration:
+        if failure and plan.may_fall_back and not plan.is_demonstration and not self._cancelled.is_set():
             logger.warning("%s Falling back to the demonstration models.", failure)
             self._serving.unload_all()
             self.fallback_error = failure
@@ -98,16 +113,17 @@ class Startup:
                 requested=settings.precision,
                 limit_bytes=changes.limit_bytes,
             )
-        except SettingsError as error:
-            logger.error("%s", error)
-            self._fail_all(plan, error)
+        except Exception as error:
+            self._fail_all(plan, as_error("the plan", error))
             return
         self._serving.adopt(plan)
-        self._threads.adapt(plan)
+        self._threads.adapt(plan.models)
         names = ", ".join(f"{job.value}={planned.source.location}" for job, planned in plan.models.items())
         logger.info("model plan %s: %s", plan.reason, names)
         logger.info("%s", explain_memory(plan, machine, settings.precision, "en"))
         for job, planned in plan.models.items():
+            if self._cancelled.is_set():
+                return
             if self._serving.has_room(planned.needed_bytes(machine), changes.budget()):
                 changes.bring(job)
 

@@ -1,9 +1,10 @@
 """Hugging Face ZeroGPU: models fixed at the start in fp16, each reply computed inside a call that borrows a GPU.
 
-NOT RUN ON REAL HARDWARE: written from the documentation and source of the `spaces` package and tested with a stand-in.
-What they say, and what follows:
+NOT RUN ON REAL HARDWARE: written from the documentation and source of the `spaces` package and tested with a stand-in;
+loading was also tried under the CUDA emulation of spaces 0.51.3, on a CPU. What they say, and what follows:
 
 - `spaces` is imported before CUDA is touched, and only here; on other hardware it is not needed.
+- Outside a call its stand-in for CUDA exists only in the thread that imported it, so that thread loads the models.
 - Weights put on "cuda" at the start are kept by the platform and are on the GPU inside a call.
 - A call runs in a fork of this process, in which no threads of the engine exist: each call makes an engine of its own,
   for one sequence, and only ids and sampling params pass between the processes.
@@ -12,6 +13,7 @@ What they say, and what follows:
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ids
@@ -22,7 +24,7 @@ from typing import Any
 
 from bianque.engine.engine import Engine, EngineStatus
 from bianque.engine.sampling import SamplingParams
-from bianque.errors import BianQueError, SettingsError
+from bianque.errors import BianQueError, GenerationError, SettingsError
 from bianque.manager.engines import make_engine
 from bianque.manager.loader import LoadedModel, load_model
 from bianque.manager.manager import ModelManager
@@ -44,6 +46,8 @@ def duration_seconds(max_new_tokens: int) -> int:
 
 def make_manager(settings: Settings) -> ModelManager:
     """Return a manager whose models are placed once, in fp16; call before anything touches CUDA.
+
+    The same thread has to call its `start`.
 
     Raises:
         SettingsError: if the settings ask for another precision.
@@ -121,7 +125,7 @@ class ZeroGpuEngine:
         """Borrow a GPU and yield the reply's tokens.
 
         Raises:
-            BianQueError: if the request or the computation fails; a refused quota is the platform's own error.
+            BianQueError: if the request or the computation fails, or the platform refuses a GPU.
         """
         with self._lock:
             self._num_running += 1
@@ -137,6 +141,13 @@ class ZeroGpuEngine:
                     raise BianQueError(token.error_key, **token.error_params)
                 else:
                     sequence.finish_reason = token.finish_reason
+        except BianQueError:
+            raise
+        except Exception as error:
+            # The platform raises gradio's error for pages: a used-up quota, no free GPU, a worker that was aborted.
+            if not isinstance(message := getattr(error, "message", None), str):
+                raise
+            raise GenerationError("gpu_refused", reason=re.sub(r"<[^>]*>", "", message).strip()[:300]) from error
         finally:
             close = getattr(tokens, "close", None)
             if close is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
-import torch  # noqa: F401 - the manager imports it in its thread, which takes long on a busy machine
+import torch
 
 from bianque.engine.engine import EngineStatus
 from bianque.errors import ModelUnavailableError, QueueFullError, SettingsError, SnapshotError
-from bianque.manager import residents
+from bianque.manager import plan, residents, startup
 from bianque.manager.download.progress import Progress
 from bianque.manager.loader import LoadedModel
 from bianque.manager.manager import ModelManager
@@ -202,7 +203,41 @@ def test_a_machine_without_the_device_asked_for_is_a_state(loader):
     assert "cuda:3" in status_of(manager, Job.ADVISER).describe("zh")
 
 
+def test_a_plan_that_cannot_be_made_is_a_state(start, loader, monkeypatch):
+    def plan_precisions(*_, **__):
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(startup, "plan_precisions", plan_precisions)
+    manager = start(loader)
+    assert set(states(manager).values()) == {"failed"}
+    assert "ZeroDivisionError" in status_of(manager, Job.ADVISER).describe("en")
+
+
+def test_what_is_stopped_while_it_downloads_loads_nothing_more(loader):
+    def resolve(source, **_):
+        manager.shutdown()
+        raise SnapshotError("snapshot_cancelled", repo_id=source.location)
+
+    manager = ModelManager(Settings(), probe=lambda device: L4, load=loader, resolve=resolve)
+    manager.start()
+    assert manager.wait(PATIENCE_SECONDS)
+    assert manager.fallback_error is None and not loader.loads
+    assert states(manager) == {Job.ASKER: "failed", Job.ADVISER: "absent"}
+
+
 # ---------------------------------------------------------------------- waiting
+
+
+def test_who_loads_a_model_before_there_is_a_plan_waits_for_it(loader, monkeypatch):
+    def choose_models(settings, machine):
+        time.sleep(0.3)  # the machine is known by now, the models are not
+        return plan.choose_models(settings, machine)
+
+    monkeypatch.setattr(startup, "choose_models", choose_models)
+    manager = ModelManager(Settings(), probe=lambda device: CPU, load=loader, resolve=loader.resolve)
+    manager.load(Job.ASKER)
+    assert manager.get(Job.ASKER).spec.name == "mini-asker"
+    manager.shutdown()
 
 
 def test_requests_for_a_model_that_is_loading_wait_and_see_its_progress(start, loader):
@@ -410,6 +445,24 @@ def test_a_model_switched_to_again_is_still_in_memory(start, loader):
     manager.switch(Job.ASKER, ModelSource("mini-asker"))
     manager.switch(Job.ASKER, ModelSource("BianQue-1.0"))
     assert loader.loads.count("BianQue-1.0 int8") == 1
+
+
+def test_the_threads_of_a_cpu_follow_the_models(start, loader):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    numbers = []
+    loader.on_pause = lambda: numbers.append(torch.get_num_threads())  # where the engine is made
+    try:
+        manager = start(loader)
+        manager.switch(Job.ASKER, ModelSource("BianQue-1.0"))
+        loader.failing = {"BianQue-2.0"}
+        manager.switch(Job.ASKER, ModelSource("mini-asker"))
+        with pytest.raises(SnapshotError):
+            manager.switch(Job.ADVISER, ModelSource("BianQue-2.0"))
+        numbers.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert numbers == [1, 1, 3, 3, 1]
 
 
 def test_a_switch_that_fails_leaves_the_previous_model_serving(start, loader):

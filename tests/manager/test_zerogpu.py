@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from bianque.consultation.messages import Message, Mode, ReplyOptions, Role
 from bianque.consultation.service import ConsultationService
 from bianque.engine.sampling import SamplingParams
-from bianque.errors import BianQueError, SettingsError
+from bianque.errors import BianQueError, GenerationError, SettingsError
 from bianque.manager import zerogpu
 from bianque.manager.loader import LoadedModel
 from bianque.manager.registry import MINI_ADVISER, Job
@@ -94,6 +95,26 @@ def test_an_error_passes_between_the_processes(borrow):
     assert caught.value.key == "prompt_too_long" and caught.value.params["got"] == 3000
 
 
+def test_a_quota_that_is_used_up_is_one_sentence(monkeypatch, spaces):
+    class Error(Exception):
+        """What the platform raises, `gradio.Error`, keeps its sentence under this name."""
+
+        message = '<a href="x">You have exceeded</a> your free ZeroGPU quota.'
+
+    def refuse(duration):
+        def call(*_):
+            raise Error
+            yield
+
+        return lambda function: call
+
+    monkeypatch.setattr(spaces, "GPU", refuse, raising=False)
+    engine = ZeroGpuEngine(spaces, None, MINI_ADVISER, Settings())
+    with pytest.raises(GenerationError, match="You have exceeded your free ZeroGPU quota") as caught:
+        list(engine.stream(engine.submit(encode("咳嗽"), SamplingParams())))
+    assert caught.value.key == "gpu_refused" and engine.status().num_running == 0
+
+
 def test_the_duration_follows_the_token_limit():
     assert duration_seconds(16) < duration_seconds(512) < duration_seconds(1024) < 120
 
@@ -113,17 +134,19 @@ def test_the_service_runs_over_it(borrow):
 
 
 def test_the_manager_places_fixed_fp16_models(spaces, tmp_path, monkeypatch):
-    loads = []
+    loads, threads = [], set()
 
     def load_model(folder, spec, settings, *, has_cuda, report, engine_of):
         loads.append((spec.name, settings.device, settings.precision, settings.num_slots, has_cuda))
+        threads.add(threading.current_thread())
         return LoadedModel(spec, list, str, engine_of(None, spec, settings), settings.device, "fp16", 1)
 
     monkeypatch.setattr(zerogpu, "load_model", load_model)
     manager = make_manager(Settings(is_zero_gpu=True))
     monkeypatch.setattr(manager._startup, "_resolve", lambda source, **_: tmp_path)
     manager.start()
-    assert manager.wait(60)
+    assert manager.is_settled
+    assert threads == {threading.current_thread()}, "no other thread has the platform's stand-in for CUDA"
     assert loads == [("BianQue-1.0", "cuda", "fp16", 1, True), ("BianQue-2.0", "cuda", "fp16", 1, True)]
     assert isinstance(manager.get(Job.ADVISER).engine, ZeroGpuEngine)
     with pytest.raises(SettingsError) as caught:
