@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -551,6 +552,16 @@ def test_a_disk_that_fills_up_is_named_and_the_download_goes_on_later(hub, small
 
 
 # several processes, moving branches, no network
+
+
+def test_a_cache_that_cannot_be_written_is_named(hub, monkeypatch):
+    def mkdir(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "/data/.locks")
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    error = refused()
+    assert error.key == "snapshot_cache_read_only"
+    assert "/data/.locks" in str(error) and "HF_HOME" in error.text("zh")
 
 
 def test_two_processes_fetch_once(hub, cache):

@@ -210,4 +210,7 @@ def explain(error: Exception, source: ModelSource) -> SnapshotError:
         return SnapshotError("snapshot_no_access", repo_id=repo_id, endpoint=constants.ENDPOINT)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return SnapshotError("snapshot_disk_filled", repo_id=repo_id, reason=reason_of(error))
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        folder = error.filename or constants.HF_HUB_CACHE
+        return SnapshotError("snapshot_cache_read_only", repo_id=repo_id, folder=folder)
     return SnapshotError("snapshot_not_cached", repo_id=repo_id, reason=reason_of(error))
