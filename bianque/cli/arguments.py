@@ -18,6 +18,14 @@ def positive(text: str) -> int:
     return value
 
 
+def port(text: str) -> int:
+    """Return a number that a port may have."""
+    value = int(text)
+    if not 1 <= value <= 65_535:
+        raise argparse.ArgumentTypeError(f"must be from 1 to 65535, but it is {value}")
+    return value
+
+
 def positive_float(text: str) -> float:
     """Return a finite number above 0."""
     value = float(text)

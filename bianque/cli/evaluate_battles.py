@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bianque.cli.arguments import positive, positive_float, read_api_key, tell_progress
+from bianque.cli.arguments import port, positive, positive_float, read_api_key, tell_progress
 from bianque.cli.corpus import command_line
 from bianque.errors import SettingsError
 
@@ -31,7 +31,7 @@ def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     arena = actions.add_parser("arena", help="judge the pairs yourself, on a page of this computer")
     arena.add_argument("battles", type=Path, help="folder that `evaluate battles` made")
     arena.add_argument("--judge", default="human", help="your name in the verdicts (default: human)")
-    arena.add_argument("--port", type=positive, help="of the page (default: the first free one from 7860)")
+    arena.add_argument("--port", type=port, help="of the page (default: the first free one from 7860)")
     arena.set_defaults(run=run_arena)
 
     elo = actions.add_parser("elo", help="rate the models of judged pairs, with intervals and a plot")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import urllib.error
 import urllib.request
 from typing import Any
 
+from bianque.cli.arguments import port
+from bianque.cli.table import pad, width_of
 from bianque.errors import SettingsError
 from bianque.settings import Settings
 
@@ -17,7 +20,7 @@ TIMEOUT_SECONDS = 10
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = subparsers.add_parser("status", help="say how far the models of the running server are")
-    parser.add_argument("--port", type=int, help="of the server (default: as the server itself would choose)")
+    parser.add_argument("--port", type=port, help="of the server (default: as the server itself would choose)")
     parser.add_argument("--json", action="store_true", help="print what the server answers")
     parser.add_argument("--language", choices=("zh", "en"), default="en", help="of the states (default: en)")
     parser.set_defaults(run=run)
@@ -25,8 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(options: argparse.Namespace) -> int:
     """Ask the server on this machine and print one line for each model."""
-    port = options.port or Settings.from_environment().server_port
-    status = ask(port)
+    status = ask(options.port or Settings.from_environment().server_port)
     if options.json:
         print(json.dumps(status, ensure_ascii=False, indent=2))
         return 0
@@ -53,7 +55,7 @@ def ask(port: int) -> dict[str, Any]:
         raise SettingsError("server_is_another", port=port) from error
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise SettingsError("server_not_running", port=port) from error
-    except ValueError as error:
+    except (http.client.HTTPException, ValueError) as error:
         raise SettingsError("server_is_another", port=port) from error
     if not isinstance(status, dict) or status.get("program") != "bianque":
         raise SettingsError("server_is_another", port=port)
@@ -63,8 +65,8 @@ def ask(port: int) -> dict[str, Any]:
 def _lines(status: dict[str, Any], language: str) -> list[str]:
     if not status["models"]:
         return [status["reason"][language]]
-    width = max(len(model["name"]) for model in status["models"])
+    width = max(width_of(model["name"]) for model in status["models"])
     return [
         status["reason"][language],
-        *(f"  {model['name']:{width}}  {model['text'][language]}" for model in status["models"]),
+        *(f"  {pad(model['name'], width)}  {model['text'][language]}" for model in status["models"]),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import threading
 
 import pytest
@@ -67,6 +68,28 @@ def test_no_server_is_one_sentence_and_exit_code_1(capsys):
     assert main(["status", "--port", str(port)]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and f"No server runs on port {port}" in captured.err
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "x"])
+def test_what_is_no_port_is_a_wrong_argument(port, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["status", "--port", port])
+    assert caught.value.code == 2 and "--port" in capsys.readouterr().err
+
+
+def test_a_program_that_does_not_speak_http_is_told_apart(capsys):
+    def answer(server):
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, args=(server,))
+        thread.start()
+        assert main(["status", "--port", str(server.getsockname()[1])]) == 1
+        thread.join()
+    assert "Another program" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("body", [b"hello", b'{"a": 1}', None])
