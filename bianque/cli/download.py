@@ -23,7 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "download",
         help="fetch a model's files, check them and print their folder",
         description="Fetch a model's files into the cache of huggingface_hub, check them and print their folder. "
-        "Started again after an interruption it goes on where it ended.",
+        "Started again after an interruption it goes on where it ended. Of an adapter, the base is fetched as well.",
         epilog="Exit codes: 0 all files are there and undamaged; 1 one sentence on standard error says what is wrong; "
         "2 wrong arguments; 130 stopped with Ctrl-C.",
     )
@@ -34,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run_download(options: argparse.Namespace) -> int:
     """Fetch with a progress bar on standard error; the folder is the only line on standard output."""
+    from bianque.manager.adapters import base_source, is_adapter, read_adapter
     from bianque.manager.catalogue import KNOWN_MODELS, check_source
     from bianque.manager.download.snapshot import check_snapshot, resolve_snapshot
 
@@ -45,6 +46,8 @@ def run_download(options: argparse.Namespace) -> int:
     bar = ProgressBar(sys.stderr)
     try:
         folder = resolve_snapshot(source, report=bar, family=spec.family if spec else None)
+        if is_adapter(folder):
+            resolve_snapshot(base_source(read_adapter(folder)), report=bar)
     finally:
         bar.close()
     if spec is not None:

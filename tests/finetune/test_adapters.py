@@ -235,7 +235,7 @@ def test_gradients_pass_through_quantized_weights_without_keeping_a_float_copy(b
     assert torch.allclose(inputs.grad, gradient @ weight, atol=1e-5)
 
 
-def test_an_adapter_on_the_hub_is_fetched_with_its_base(adapter, tmp_path, monkeypatch):
+def test_an_adapter_on_the_hub_is_fetched_with_its_base(adapter, tmp_path, monkeypatch, capsys):
     from bianque.manager.manager import ModelManager
     from tests.manager.hub_server import running_hub, use_hub
 
@@ -249,6 +249,8 @@ def test_an_adapter_on_the_hub_is_fetched_with_its_base(adapter, tmp_path, monke
         )
         change(adapter / "adapter_config.json", base_model_name_or_path="owner/base", revision=commit)
         hub.push("owner/adapter", files(adapter))
+        assert main(["download", "owner/adapter"]) == 0
+        assert find_base(read_adapter(Path(capsys.readouterr().out.strip()))).name == commit
         manager = ModelManager(Settings(models="demo", adviser=ModelSource("owner/adapter"), num_slots=1))
         try:
             manager.start()
