@@ -14,10 +14,12 @@ wordings are understood less well: their figures of items are lower bounds.
 | understood questions | questions for which the case has an answer; percent of questions |
 | advice reached | dialogues that end with a reply that asks nothing; percent |
 | right department | advice that names the case's department; percent of dialogues |
+| broken off | dialogues that ended because a reply failed; percent |
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,12 +32,15 @@ from bianque.consultation.cleanup import skeleton
 from bianque.consultation.messages import Message, Role
 from bianque.consultation.questions import is_clinical_question
 from bianque.corpus.records import Dialogue
+from bianque.errors import GenerationError, InputError, QueueFullError
 from bianque.evaluation.bootstrap import Figure, figures_of, ratio
 from bianque.evaluation.responders import Responder
 from bianque.minis.cases import GENERAL, Case, CaseBook
 from bianque.minis.knowledge import Knowledge
 from bianque.minis.scoring import Judge
 from bianque.minis.selfplay import ScriptedPatient
+
+logger = logging.getLogger(__name__)
 
 MAX_QUESTIONS = 9
 DEFINITIONS = (
@@ -46,7 +51,7 @@ DEFINITIONS = (
 
 _COLUMNS = (
     *("questions", "has_question", "covered", "open_items", "repeats", "understood", "reached", "right_department"),
-    "dialogues",
+    *("broken_off", "dialogues"),
 )
 _AT = {name: index for index, name in enumerate(_COLUMNS)}
 FIGURES = {
@@ -57,6 +62,7 @@ FIGURES = {
     "understood questions": ratio(_AT, "understood", "questions"),
     "advice reached": ratio(_AT, "reached", "dialogues"),
     "right department": ratio(_AT, "right_department", "dialogues"),
+    "broken off": ratio(_AT, "broken_off", "dialogues"),
 }
 
 
@@ -70,6 +76,7 @@ class FreeDialogue:
         questions: the model's questions.
         items: what each was about, empty if the case has no answer to it.
         advice: the reply that ended it, None if the questions did not end.
+        error: name of the error that ended it, empty if none did.
     """
 
     case: Case
@@ -77,6 +84,7 @@ class FreeDialogue:
     questions: list[str] = field(default_factory=list)
     items: list[str] = field(default_factory=list)
     advice: str | None = None
+    error: str = ""
 
     def to_dialogue(self, number: int) -> Dialogue:
         """Return the dialogue as the corpus has them."""
@@ -109,8 +117,10 @@ def converse(
 ) -> list[FreeDialogue]:
     """Let the responder talk with the patient of each case; the same seed gives the patient the same words.
 
+    A dialogue in which a reply fails ends there.
+
     Raises:
-        BianQueError: if the responder cannot answer.
+        ModelUnavailableError: if the responder cannot answer at all.
     """
     patient = ScriptedPatient(knowledge.general, Judge(knowledge))
 
@@ -129,7 +139,12 @@ def converse(
 def _talk(responder: Responder, patient: ScriptedPatient, case: Case, rng: Random) -> FreeDialogue:
     dialogue = FreeDialogue(case, [Message(Role.USER, case.opening)])
     while True:
-        reply = responder.reply(dialogue.messages).text
+        try:
+            reply = responder.reply(dialogue.messages).text
+        except (InputError, GenerationError, QueueFullError) as error:
+            logger.warning("the dialogue about %s ends with question %d: %s", case.id, len(dialogue.questions), error)
+            dialogue.error = error.key
+            return dialogue
         dialogue.messages.append(Message(Role.ASSISTANT, reply))
         if not is_clinical_question(reply):
             dialogue.advice = reply
@@ -178,5 +193,6 @@ def _columns(dialogue: FreeDialogue, judge: Judge) -> list[float]:
         sum(any(ask.item == item for ask in case.plan) for item in dialogue.items),
         dialogue.advice is not None,
         department == case.department,
+        bool(dialogue.error),
         1,
     ]

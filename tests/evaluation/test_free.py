@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bianque.consultation.messages import Role
+from bianque.errors import GenerationError
 from bianque.evaluation.free import MAX_QUESTIONS, converse, draw_cases, measure_free
 from bianque.minis.knowledge import load_knowledge
 from tests.evaluation.fakes import FakeResponder
@@ -69,6 +70,19 @@ def test_a_model_that_never_stops_asking_is_stopped(knowledge, case):
     dialogue, figures = play(knowledge, case, "请问您家的门牌是什么颜色的？")
     assert len(dialogue.questions) == MAX_QUESTIONS and dialogue.advice is None
     assert figures["advice reached"] == 0 and figures["understood questions"] < 100
+
+
+def test_a_reply_that_fails_ends_its_own_dialogue_and_is_counted(knowledge, case):
+    def answer(messages):
+        if len(messages) > 1:
+            raise GenerationError("reply_empty")
+        return case.plan[0].questions[0]
+
+    dialogues = converse(FakeResponder(answer), knowledge, [case, case])
+    assert [one.error for one in dialogues] == ["reply_empty"] * 2
+    figures = {name: one.value for name, one in measure_free(dialogues, knowledge)["all"].items()}
+    assert figures["broken off"] == 100
+    assert figures["advice reached"] == 0 and figures["questions before advice"] == 1
 
 
 def test_the_same_seed_draws_the_same_cases_and_words(knowledge):
