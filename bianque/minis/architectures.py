@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, Literal
@@ -19,7 +19,6 @@ from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 from bianque.minis.dialogues import Sample
 from bianque.minis.knowledge import Knowledge
 from bianque.minis.prompts import prompt_of
-from bianque.minis.topics import TopicHeads
 from bianque.minis.vocabulary import build_adviser_tokenizer, build_asker_tokenizer, write_json
 from bianque.models.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration
 
@@ -32,36 +31,25 @@ SAMPLING_SHARPNESS = 0.3
 NUM_DECIDING = 10
 DECIDING_WEIGHT = 3.0
 """The first so many target tokens count so many times in the adviser's loss."""
-HIDDEN_SIZE = 256
-TOPIC_WEIGHT = 0.3
-"""How much naming a reply's subject and kind counts beside the words of the reply."""
 SHARD_SIZE = "9MB"
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One sample as ids; `target` includes the end token; subject and kind are classes of `TopicHeads`."""
+    """One sample as ids; `target` includes the end token."""
 
     prompt: list[int]
     target: list[int]
-    subject: int = 0
-    kind: int = 0
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded ids (B, T) and what belongs to them; labels are -100 where nothing is learnt, topics are (B, 2)."""
+    """Padded ids (B, T) and what belongs to them; labels are -100 where nothing is learnt."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
-    topics: torch.Tensor
     num_tokens: int
-
-
-def topics_of(rows: Sequence[Encoded]) -> torch.Tensor:
-    """Return subject and kind of each row, (B, 2)."""
-    return torch.tensor([[row.subject, row.kind] for row in rows])
 
 
 class MiniModel(ABC):
@@ -74,7 +62,6 @@ class MiniModel(ABC):
     def __init__(self, knowledge: Knowledge, folder: Path, seed: int) -> None:
         """Make the tokenizer files in `folder`, from the corpus with `seed`."""
         self.folder = folder
-        self.heads = TopicHeads(knowledge, HIDDEN_SIZE)
         self._make_tokenizer(knowledge, seed)
         sentencepiece.set_random_generator_seed(seed)
         self._processor = sentencepiece.SentencePieceProcessor(str(folder / self.model_file))
@@ -89,8 +76,7 @@ class MiniModel(ABC):
             newline = self._processor.piece_to_id("<n>")
             if sampled.count(newline) == ids.count(newline):
                 ids = [piece for piece in sampled if piece == newline or rng.random() > DROPPED_SHARE]
-        subject, kind = self.heads.classes_of(sample.target)
-        return replace(self._with_specials(ids, self._processor.encode(target)), subject=subject, kind=kind)
+        return self._with_specials(ids, self._processor.encode(target))
 
     def save(self, model: nn.Module) -> None:
         """Write the weights in fp16, sharded, and the configuration files, as the Hub's folder has them."""
@@ -121,8 +107,8 @@ class MiniModel(ABC):
         """Pad rows into a batch."""
 
     @abstractmethod
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the mean loss over the targets, and the loss of the heads."""
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the mean loss over the targets."""
 
     @abstractmethod
     def _config(self) -> dict[str, Any]:
@@ -177,13 +163,11 @@ class MiniAsker(MiniModel):
         )
         input_ids = torch.tensor([row.prompt + [0] * (width - len(row.prompt)) for row in rows])
         labels = torch.tensor([row.target + [-100] * (target_width - len(row.target)) for row in rows])
-        num_tokens = input_ids.numel() + labels.numel()
-        return Batch(input_ids, (input_ids != 0).long(), labels, topics_of(rows), num_tokens)
+        return Batch(input_ids, (input_ids != 0).long(), labels, input_ids.numel() + labels.numel())
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return transformers' own loss, which shifts the labels itself, and the heads' loss on the encoder."""
-        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels)
-        return output.loss, self.heads.loss(output.encoder_last_hidden_state, batch.attention_mask, batch.topics)
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return transformers' own loss, which shifts the labels itself."""
+        return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -191,7 +175,7 @@ class MiniAsker(MiniModel):
             "architectures": ["T5ForConditionalGeneration"],
             "d_ff": 640,
             "d_kv": 64,
-            "d_model": HIDDEN_SIZE,
+            "d_model": 256,
             "decoder_start_token_id": 0,
             "dense_act_fn": "gelu_new",
             "dropout_rate": 0.0,
@@ -258,10 +242,10 @@ class MiniAdviser(MiniModel):
             [[-100] * (left + len(row.prompt)) + row.target for left, row in zip(lefts, rows, strict=True)]
         )
         attention_mask = torch.tensor([[0] * left + [1] * (width - left) for left in lefts])
-        return Batch(input_ids, attention_mask, labels, topics_of(rows), input_ids.numel())
+        return Batch(input_ids, attention_mask, labels, input_ids.numel())
 
-    def loss(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return both losses; logits are computed for the targets only, which are a third of the tokens."""
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the loss; logits are computed for the targets only, which are a third of the tokens."""
         assert isinstance(model, ChatGLMForConditionalGeneration)
         hidden_states = model.transformer(batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
         labels = batch.labels[:, 1:]
@@ -271,9 +255,7 @@ class MiniAdviser(MiniModel):
         )
         # A reply's first words decide what it is about; the many that follow nearly always follow from them.
         weights = torch.where(is_target.cumsum(1) <= NUM_DECIDING, DECIDING_WEIGHT, 1.0)[is_target]
-        is_prompt = batch.attention_mask * (batch.labels == -100)
-        topic_loss = self.heads.loss(hidden_states, is_prompt, batch.topics)
-        return (losses * weights).sum() / weights.sum(), topic_loss
+        return (losses * weights).sum() / weights.sum()
 
     def _config(self) -> dict[str, Any]:
         ids = self._ids
@@ -283,7 +265,7 @@ class MiniAdviser(MiniModel):
             "bos_token_id": ids.bos_token_id,
             "eos_token_id": ids.eos_token_id,
             "gmask_token_id": ids.gmask_token_id,
-            "hidden_size": HIDDEN_SIZE,
+            "hidden_size": 256,
             "inner_hidden_size": 768,
             "layernorm_epsilon": 1e-5,
             "mask_token_id": ids.mask_token_id,

@@ -23,23 +23,13 @@ SPECIALS = ("greetings", "identity", "offtopic", "foreign", "gibberish")
 
 @dataclass(frozen=True)
 class Step:
-    """One utterance.
-
-    Attributes:
-        speaker: who says it.
-        text: the words.
-        act: what it does (`ask`, `handover`, `advice`, `followup` …).
-        item: what it is about, within the complaint.
-        is_hidden: whether the service would not show it to the models.
-        subject: id of the complaint the dialogue has come to; empty if there is none yet.
-    """
+    """One utterance. `act` is what it does (`ask`, `handover`, `advice`, `followup` …), `item` what about."""
 
     speaker: Speaker
     text: str
     act: str
     item: str = ""
     is_hidden: bool = False
-    subject: str = ""
 
 
 @dataclass
@@ -52,7 +42,7 @@ class Dialogue:
 
     def add(self, speaker: Speaker, text: str, act: str, item: str = "", *, is_hidden: bool = False) -> None:
         """Append a step."""
-        self.steps.append(Step(speaker, text, act, item, is_hidden, self.case.id if self.case else ""))
+        self.steps.append(Step(speaker, text, act, item, is_hidden))
 
     def before(self, index: int) -> tuple[Step, ...]:
         """Return the steps that are visible when step `index` is written."""

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bianque.minis.architectures import TOPIC_WEIGHT, Batch, Encoded, MiniModel
+from bianque.minis.architectures import Batch, Encoded, MiniModel
 from bianque.minis.dialogues import DialogueWriter, samples
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,6 @@ class Trainer:
         groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
         for name, value in self.model.named_parameters():
             groups.setdefault((value.dim() >= 2, mini.rate_scale(name)), []).append(value)
-        groups[(False, 1.0)].extend(mini.heads.parameters())
         settings = [
             {"params": values, "weight_decay": 0.02 if is_matrix else 0.0, "rate_scale": scale}
             for (is_matrix, scale), values in groups.items()
@@ -131,23 +130,20 @@ class Trainer:
         self.model.train()
         last_save = started = time.monotonic()
         before = self._elapsed
-        total, topic_total, count, tokens = 0.0, 0.0, 0, 0
+        total, count, tokens = 0.0, 0, 0
         for chunk, batch in batches(self._mini, self._writer, options, self._chunk):
             self._chunk = chunk
             if self.progress >= 1:
                 break
-            loss, topic_loss = self._step(batch)
-            total += loss
-            topic_total += topic_loss
+            total += self._step(batch)
             count += 1
             tokens += batch.num_tokens
             now = time.monotonic()
             self._elapsed = before + now - started
             if self.step % options.log_every == 0:
                 speed = tokens / (now - started)
-                losses = f"loss {total / count:.4f} · topic loss {topic_total / count:.4f}"
-                report(f"step {self.step} · {self.progress:.0%} · {losses} · {speed:.0f} tokens/s")
-                total, topic_total, count = 0.0, 0.0, 0
+                report(f"step {self.step} · {self.progress:.0%} · loss {total / count:.4f} · {speed:.0f} tokens/s")
+                total, count = 0.0, 0
             if now - last_save > 60 * options.checkpoint_minutes:
                 self._save()
                 last_save = now
@@ -160,16 +156,15 @@ class Trainer:
                 value.copy_(self.average[name])
         return self.model.eval()
 
-    def _step(self, batch: Batch) -> tuple[float, float]:
-        """Train on one batch; return the losses of the replies and of the topics."""
+    def _step(self, batch: Batch) -> float:
         options = self._options
         warmup = min(1.0, (self.step + 1) / options.num_warmup_steps)
         # Linear to zero: on a fixed budget it beats the cosine by leaving less time at middling rates.
         for group in self._optimizer.param_groups:
             group["lr"] = group["rate_scale"] * options.learning_rate * min(warmup, max(0.0, 1 - self.progress) + 0.01)
-        loss, topic_loss = self._mini.loss(self.model, batch)
+        loss = self._mini.loss(self.model, batch)
         self._optimizer.zero_grad(set_to_none=True)
-        (loss + TOPIC_WEIGHT * topic_loss).backward()
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self._optimizer.step()
         self.step += 1
@@ -179,12 +174,11 @@ class Trainer:
             names = list(self.average)
             values = dict(self.model.named_parameters())
             torch._foreach_lerp_([self.average[name] for name in names], [values[name] for name in names], 1 - decay)
-        return loss.item(), topic_loss.item()
+        return loss.item()
 
     def _save(self) -> None:
         content: dict[str, Any] = {
             "model": self.model.state_dict(),
-            "heads": self._mini.heads.state_dict(),
             "average": self.average,
             "optimizer": self._optimizer.state_dict(),
             "step": self.step,
@@ -199,7 +193,6 @@ class Trainer:
     def _load(self) -> None:
         content = torch.load(self._checkpoint, weights_only=True)
         self.model.load_state_dict(content["model"])
-        self._mini.heads.load_state_dict(content["heads"])
         self.average = content["average"]
         self._optimizer.load_state_dict(content["optimizer"])
         self.step, self._elapsed, self._chunk = content["step"], content["elapsed"], content["chunk"]

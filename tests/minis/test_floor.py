@@ -16,7 +16,7 @@ FLOORS = {
     "asker: clinical question while asking": 0.92,
     "asker: not asked before in the dialogue (text and item)": 0.80,
     "asker: question fits the complaint": 0.55,
-    "adviser: names the right department": 0.77,
+    "adviser: names the right department": 0.83,
     "adviser: outside the list, clause well formed": 0.98,
 }
 
