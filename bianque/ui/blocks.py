@@ -24,7 +24,7 @@ from bianque.ui.model_choice import ModelChoice
 from bianque.ui.options import OPTION_NAMES
 from bianque.ui.panels import choice_panel, kept_panel, share_panel
 from bianque.ui.sharing import Sharing
-from bianque.ui.wiring import INSTANT, RAW, connect_choice, connect_kept, connect_share, script
+from bianque.ui.wiring import INSTANT, RAW, TELLING, connect_choice, connect_kept, connect_share, script
 
 if TYPE_CHECKING:
     from bianque.consultation.service import ConsultationService
@@ -206,7 +206,8 @@ def _connect(
 ) -> tuple[Any, list[Any]]:
     """Connect the conversation and its settings; return the loading, and what changes the conversation."""
     chatbot, message, returned, older = parts["chatbot"], parts["message"], parts["returned"], parts["older"]
-    conversation = [older, chatbot, *(choices[name] for name in OPTION_NAMES)]
+    options = [choices[name] for name in OPTION_NAMES]
+    conversation = [older, chatbot, *options]
     running = [
         message.submit(handlers.send, [message, *conversation], outputs, **STREAMED),
         parts["advise"].click(handlers.advise_now, [message, *conversation], outputs, **STREAMED),
@@ -216,9 +217,9 @@ def _connect(
     ]
     changed = [
         *(event.then(handlers.give_back, [returned, message], [message, returned], **INSTANT) for event in running),
-        chatbot.undo(handlers.undo, [older, chatbot, message], outputs, **RAW),
+        chatbot.undo(handlers.undo, [older, chatbot, message], outputs, **TELLING),
         chatbot.clear(handlers.clear, choices["mode"], outputs, **RAW),
-        parts["show_older"].click(handlers.show_older, [older, chatbot], outputs, **RAW),
+        parts["show_older"].click(handlers.show_older, [older, chatbot], outputs, **TELLING),
     ]
     message.stop(handlers.stop, **INSTANT)
     chatbot.option_select(handlers.take_answer, message, message, **RAW)
@@ -229,12 +230,14 @@ def _connect(
     arrival = demo.load(handlers.load, mode, [chatbot, banner, timer, *sliders], js=script("loading"), **RAW)
     polled = timer.tick(handlers.poll, mode, [banner, timer, offered], **RAW)
     polled.then(None, [offered, mode, *sliders], sliders, js=script("settle"), **INSTANT)
-    chosen = mode.change(handlers.choose_mode, [mode, chatbot], [chatbot, *sliders], js=script("choosing"), **RAW)
+    chosen = mode.change(handlers.choose_mode, [mode, chatbot], [chatbot, *sliders], js=script("choosing"), **TELLING)
     for finish in (chosen.then, chosen.failure):
         finish(None, sliders, None, js=script("chosen"), **INSTANT)
+    gr.on([option.change for option in options], None, options, None, js=script("note"), **INSTANT)
+    gr.on([option.input for option in options], None, None, None, js=script("touch"), **INSTANT)
     changed.append(chosen)
     reset = [*sliders, choices["seed"], choices["greedy"], choices["asking_limit"]]
-    is_reset = choices["reset"].click(handlers.reset, mode, reset, **RAW)
+    is_reset = choices["reset"].click(handlers.reset, mode, reset, **TELLING)
     is_reset.then(None, sliders, None, js=script("standing"), **INSTANT)
     demo.unload(handlers.stop)
     return arrival, changed

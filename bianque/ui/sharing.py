@@ -71,30 +71,32 @@ class Sharing:
         """
         language = language_of(request)
         try:
-            if kept is not None:
-                return self._open_kept(kept, language)
-            mode = link_mode(request.query_params) or Mode.JOINT
+            opened = None if kept is None else self._open_kept(kept, language)
+            mode = opened[1] if opened else link_mode(request.query_params) or Mode.JOINT
             link = read_link(request.query_params, self._service.default_options(mode), self._limits)
         except InputError as error:
             warn(error, language)
             return (*PageUpdate(), *(gr.skip(),) * 4)
-        if link.is_empty:
-            return (*PageUpdate(), *(gr.skip(),) * 4)
         seed = "" if link.options.seed is None else str(link.options.seed)
+        settings: tuple[Any, ...] = (seed, link.is_greedy, link.options.asking_limit)
+        if link.is_empty or link.options.mode != mode:
+            settings = (gr.skip(),) * len(settings)
+        if opened:
+            return (*opened[0], mode.value, *settings)
         update = PageUpdate(message=gr.update(value=link.question) if link.question else gr.skip())
-        return (*update, mode.value, seed, link.is_greedy, link.options.asking_limit)
+        return (*update, gr.skip() if link.is_empty else mode.value, *settings)
 
     def open_kept(self, request: gr.Request, kept: object, _: object = None) -> tuple[Any, ...]:
         """Return one of the conversations that the browser keeps, and its mode."""
         if kept is None:
             return (*PageUpdate(), gr.skip())
         try:
-            *page, mode, _, _, _ = self._open_kept(kept, language_of(request))
+            page, mode = self._open_kept(kept, language_of(request))
         except InputError as error:
             warn(error, language_of(request))
             return (*PageUpdate(), gr.skip())
-        self._replace(request, PageUpdate(*page))
-        return (*page, mode)
+        self._replace(request, page)
+        return (*page, mode.value)
 
     def open_file(self, request: gr.Request, content: object) -> tuple[Any, ...]:
         """Return the conversation of an exported file, then mode, seed, greedy and asking limit."""
@@ -143,8 +145,8 @@ class Sharing:
         writers = [model for model in models if model.job.value in authors and model.state == "ready"]
         return writers or list(without_repeats(models))
 
-    def _open_kept(self, kept: object, language: Language) -> tuple[Any, ...]:
-        """Return a conversation from the browser's storage; what was being written when it was kept is over now.
+    def _open_kept(self, kept: object, language: Language) -> tuple[PageUpdate, Mode]:
+        """Return a conversation from the browser's storage and its mode; what was being written then is over now.
 
         Raises:
             InputError: if it is none, or passes a limit.
@@ -160,7 +162,7 @@ class Sharing:
                 entries.append(_stopped(unfinished, entries, language))
             elif entries and entries[-1].message.role is Role.USER:
                 question = entries.pop().message.text
-        return (*_opened(entries, language, question), mode.value, gr.skip(), gr.skip(), gr.skip())
+        return _opened(entries, language, question), mode
 
 
 def _opened(entries: list[Entry], language: Language, question: str | None = None) -> PageUpdate:

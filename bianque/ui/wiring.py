@@ -11,6 +11,8 @@ from bianque.ui.sharing import JSON, MARKDOWN, PAPER, PICTURE, Sharing
 INSTANT: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 # Values go to the handlers as they came: their own checks have a sentence for each fault.
 RAW: dict[str, Any] = {**INSTANT, "preprocess": False}
+# For handlers that may have to say what is wrong: gradio drops notices of events that do not go through its queue.
+TELLING: dict[str, Any] = {**RAW, "queue": True, "concurrency_limit": None}
 
 
 def script(name: str) -> str:
@@ -42,7 +44,7 @@ def connect_kept(
     """
     saved, carried, chatbot, mode = kept["saved"], kept["carried"], conversation[1], conversation[2]
     message = outputs[1]
-    arrived = arrival.then(sharing.arrive, [carried, saved], [*outputs, *settings], js=script("restore"), **RAW)
+    arrived = arrival.then(sharing.arrive, [carried, saved], [*outputs, *settings], js=script("restore"), **TELLING)
     for finish in (arrived.then, arrived.failure, arrival.failure):
         finish(
             None,
@@ -53,7 +55,9 @@ def connect_kept(
         )
     chatbot.change(None, [*conversation, saved], [saved, kept["list"]], js=script("remember"), **INSTANT)
     kept["keep"].input(None, [kept["keep"], *conversation, saved], [saved, kept["list"]], js=script("keep"), **INSTANT)
-    opened = kept["list"].input(sharing.open_kept, [kept["list"], saved], [*outputs, mode], js=script("open"), **RAW)
+    opened = kept["list"].input(
+        sharing.open_kept, [kept["list"], saved], [*outputs, mode], js=script("open"), **TELLING
+    )
     new = kept["new"].click(None, None, None, js=script("begin"), **INSTANT).then(handlers.clear, mode, outputs, **RAW)
     emptied = [saved, kept["list"], kept["keep"]]
     forgotten = (
@@ -77,7 +81,7 @@ def connect_choice(choice: ModelChoice, panel: dict[str, Any], page_timer: Any) 
     for event in (panel["panel"].expand, job.input):
         event(choice.show, job, shown, **RAW)
     model.input(choice.show_precisions, [job, model], precision, **RAW)
-    panel["apply"].click(choice.change, [job, model, precision], [state, panel["timer"], page_timer], **RAW)
+    panel["apply"].click(choice.change, [job, model, precision], [state, panel["timer"], page_timer], **TELLING)
     panel["timer"].tick(choice.follow, job, shown, **RAW)
 
 
@@ -97,9 +101,14 @@ def connect_share(
         ("paper", PAPER, "paper"),
         ("picture", PICTURE, "picture"),
     ):
-        made = share[button].click(sharing.export(kind), [summary, *conversation, *options], share["file"], **RAW)
+        made = share[button].click(sharing.export(kind), [summary, *conversation, *options], share["file"], **TELLING)
         made.then(None, share["file"], None, js=script(function), **INSTANT)
     share["panel"].expand(sharing.show_address, None, share["address"], **RAW)
     asked = [share["address"], share["question"], *options]
     share["make_link"].click(None, asked, share["link"], js=script("link"), **INSTANT)
-    return [share["open"].click(sharing.open_file, share["opened"], [*outputs, *settings], js=script("pick"), **RAW)]
+    opened = share["open"].click(
+        sharing.open_file, share["opened"], [*outputs, *settings], js=script("pick"), **TELLING
+    )
+    for finish in (opened.then, opened.failure):
+        finish(None, None, None, js=script("picked"), **INSTANT)
+    return [opened]

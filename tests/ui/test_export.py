@@ -103,7 +103,7 @@ def changed(**changes) -> str:
         "x" * 2_000_001,
         changed(messages=[{"role": "system", "content": "x"}]),
         changed(messages=[{"role": "user", "content": "痛" * 2001}]),
-        changed(messages=[{"role": "user", "content": "痛"}] * 201),
+        changed(messages=[{"role": "user", "content": "痛"}] * 202),
     ],
 )
 def test_a_forged_file_is_refused(content):

@@ -75,3 +75,33 @@ def test_opening_a_kept_conversation_ends_the_running_reply(visit, service):
     expect(visitor.messages).to_have_text(["我失眠"])
     service.seconds_per_token = 0.01
     expect_kept(visitor, "我失眠", "我头疼")
+
+
+def open_file(visitor, file: dict) -> None:
+    visitor.open_panel("share")
+    with visitor.page.expect_file_chooser() as chooser:
+        visitor.page.get_by_role("button", name="打开导出的 JSON").click()
+    chooser.value.set_files(file)
+
+
+def test_an_opened_file_is_a_conversation_of_its_own(visit):
+    visitor = visit()
+    keep(visitor)
+    visitor.send("我失眠")
+    visitor.expect_reply(QUESTION, 2)
+    said = [{"role": "user", "content": "我头疼"}, {"role": "assistant", "content": ADVICE}]
+    open_file(visitor, visitor.export_file(said))
+    visitor.expect_reply(ADVICE, 1)
+    expect_kept(visitor, "我失眠", "我头疼")
+
+
+def test_a_refused_file_changes_nothing_of_what_is_kept(visit):
+    visitor = visit()
+    keep(visitor)
+    visitor.send("我失眠")
+    visitor.expect_reply(QUESTION, 2)
+    open_file(visitor, {"name": "other.json", "mimeType": "application/json", "buffer": b"{}"})
+    assert visitor.notice()
+    visitor.send("一个月了")
+    visitor.expect_reply(ADVICE, 3)
+    expect_kept(visitor, "我失眠")

@@ -17,7 +17,7 @@ from tests.ui.tcp_proxy import TcpProxy
 
 pytestmark = pytest.mark.browser
 playwright_api = pytest.importorskip("playwright.sync_api")
-from tests.ui.visitor import PATIENCE_MS, Visitor  # noqa: E402
+from tests.ui.visitor import EVENT, PATIENCE_MS, Visitor  # noqa: E402
 
 expect = playwright_api.expect
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -160,7 +160,7 @@ class SlowArrival:
         self._num_passing: int | None = None
         self._held: list = []
         page.once("framenavigated", lambda _: self._begin())
-        page.route("**/gradio_api/run/predict*", self._take)
+        page.route(EVENT, self._take)
 
     def _begin(self) -> None:
         self._num_passing = 1
@@ -240,6 +240,38 @@ def test_a_lost_network_keeps_the_conversation(chromium, url, service):
             "还要注意什么",
             "谢谢",
         ]
+    finally:
+        visitor.close()
+        proxy.close()
+
+
+def test_a_lost_network_keeps_the_settings(chromium, url, service):
+    proxy = TcpProxy(urlsplit(url).port)
+    visitor = Visitor(chromium, f"http://127.0.0.1:{proxy.port}/")
+    try:
+        visitor.page.locator("#mode label").last.click()
+        expect(visitor.replies.last).to_contain_text(text("greeting_soulchat", "zh"))
+        visitor.open_panel("settings")
+        numbers = visitor.page.locator("#settings input[type=number]")
+        expect(numbers.nth(1)).to_have_value("0.95")
+        for index, value in ((1, "1.2"), (3, "3")):
+            numbers.nth(index).fill(value)
+            numbers.nth(index).press("Tab")
+        visitor.page.locator("#settings input[type=text]").fill("42")
+        service.seconds_per_token = 0.05
+        visitor.send("我难过")
+        expect(visitor.replies.last).to_contain_text(CONSOLATION[:4])
+        proxy.cut()
+        visitor.page.wait_for_timeout(3000)
+        proxy.mend()
+        expect(visitor.replies.last).to_contain_text("已停止")
+        service.seconds_per_token = 0.01
+        expect(visitor.page.locator("#mode input:checked")).to_have_value("soulchat")
+        visitor.send("谢谢")
+        visitor.expect_reply(CONSOLATION, 3)
+        options = service.calls[-1].options
+        assert (options.mode, options.top_p, options.temperature) == ("soulchat", 0.75, 1.2)
+        assert (options.seed, options.asking_limit) == (42, 3)
     finally:
         visitor.close()
         proxy.close()

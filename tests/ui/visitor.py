@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -12,6 +13,8 @@ from bianque.ui.export import Record, to_json
 
 # For what a busy machine does late; nothing waits so long where all goes well.
 PATIENCE_MS = 60_000
+# What the page asks the server for one of its events, at once or through the queue.
+EVENT = re.compile(r"/gradio_api/(run/predict|queue/join)")
 expect.set_options(timeout=PATIENCE_MS)
 
 

@@ -114,6 +114,28 @@ window.bianque = (() => {
     return [];
   }
 
+  // All settings as they stand, in the order of `OPTIONS`, and whether the visitor has touched one of them.
+  let settings = null;
+  let isTouched = false;
+  function note(...values) {
+    settings = values;
+    return [];
+  }
+
+  function touch() {
+    isTouched = true;
+    return [];
+  }
+
+  function putOptions(address, values) {
+    OPTIONS.forEach((option, index) => {
+      const value = values[index];
+      if (value === "" || value === null || value === undefined || value === false) address.delete(option);
+      else address.set(option, String(value));
+    });
+    return address;
+  }
+
   // What the sliders were given last. Once the models are there their defaults come, for a slider that still stands so.
   let given = null;
   function settle(offered, mode, ...values) {
@@ -125,7 +147,7 @@ window.bianque = (() => {
 
   function standing(...values) {
     given = values;
-    return [];
+    return touch(); // called when the visitor has asked for the defaults
   }
 
   // ------------------------------------------------------------------ conversations kept in this browser
@@ -135,6 +157,7 @@ window.bianque = (() => {
   let current = sessionStorage.getItem("bianque.id") || newId();
   let latest = null; // what the page shows, for after a lost connection
   let savedAt = 0;
+  let isOpening = false; // a file: what comes next is a conversation of its own
   let incoming = []; // what other tabs have changed since this one wrote
   let channel = null;
   try {
@@ -160,8 +183,10 @@ window.bianque = (() => {
     if (!isLost) return;
     // A page that is lost before it has its conversation holds what it was to begin with.
     const unsent = join(isArriving ? [draft, typed] : [box()?.value]);
+    const changed = isTouched ? settings : null;
+    const conversation = latest && changed ? { ...latest, mode: changed[0] } : latest;
     try {
-      sessionStorage.setItem("bianque.lost", JSON.stringify({ conversation: latest, draft: unsent }));
+      sessionStorage.setItem("bianque.lost", JSON.stringify({ conversation, draft: unsent, settings: changed }));
     } catch {
       // denied or full
     }
@@ -171,6 +196,8 @@ window.bianque = (() => {
     latest = lost?.conversation || null;
     draft = lost?.draft || "";
     if (latest) current = latest.id;
+    // They come back as a link brings them.
+    if (lost?.settings) history.replaceState(null, "", `?${putOptions(params, lost.settings)}`);
   } catch {
     latest = null;
   }
@@ -249,6 +276,8 @@ window.bianque = (() => {
 
   function remember(older, chat, mode, saved) {
     if (isArriving) return [SKIP, SKIP];
+    if (isOpening) begin();
+    isOpening = false;
     const conversation = snapshot(older, chat, mode);
     latest = conversation.title ? conversation : null;
     const store = apply(saved);
@@ -312,11 +341,7 @@ window.bianque = (() => {
 
   // `address` is where everybody finds the page, if it is known; this browser may know it by another name.
   function link(address, question, ...values) {
-    const wanted = new URLSearchParams();
-    OPTIONS.forEach((name, index) => {
-      const value = values[index];
-      if (value !== "" && value !== null && value !== undefined && value !== false) wanted.set(name, String(value));
-    });
+    const wanted = putOptions(new URLSearchParams(), values);
     for (const name of ["lang", "theme"]) if (params.get(name)) wanted.set(name, params.get(name));
     if (question && question.trim()) wanted.set("q", question.trim());
     return [`${address || location.origin + location.pathname}?${wanted}`];
@@ -360,6 +385,12 @@ window.bianque = (() => {
     return [];
   }
 
+  // Called after a file was opened or refused: then nothing came.
+  function picked() {
+    isOpening = false;
+    return [];
+  }
+
   function pick() {
     return new Promise((resolve) => {
       const input = document.createElement("input");
@@ -368,6 +399,7 @@ window.bianque = (() => {
       input.addEventListener("cancel", () => resolve([null]));
       input.addEventListener("change", async () => {
         const file = input.files[0];
+        isOpening = Boolean(file);
         resolve([file ? (file.size > LARGEST_FILE_BYTES ? "too large" : await file.text()) : null]);
       });
       input.click();
@@ -472,7 +504,7 @@ window.bianque = (() => {
   }).observe(document.documentElement, { childList: true, subtree: true, characterData: true });
 
   return {
-    ...{ loading, restore, restored, choosing, chosen, settle, standing },
-    ...{ remember, keep, begin, open, forget, link, download, paper, picture, pick },
+    ...{ loading, restore, restored, choosing, chosen, settle, standing, note, touch },
+    ...{ remember, keep, begin, open, forget, link, download, paper, picture, pick, picked },
   };
 })();
