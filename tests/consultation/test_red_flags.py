@@ -12,7 +12,7 @@ phrases, from round3 on concepts):
     round3 (unusual wordings)           32 of 64         2 of 50
     round4 (rarer emergencies)          24 of 68         3 of 46
     round5 (as patients mostly write)   51 of 53         1 of 50
-    round6 (the same, by another hand)  169 of 199       12 of 166
+    round6 (made to slip through)       169 of 199       12 of 166
 
 So common wordings are mostly found, and of unusual ones about half is not: the notice on the page is for those.
 """
