@@ -2,6 +2,7 @@
 
     python benchmarks/engine.py                                            both demonstration models
     python benchmarks/engine.py --folder FOLDER --family t5 --precision int8     a full-size folder
+    python benchmarks/engine.py --folder FOLDER --precision fp16 --device cuda   the same on a GPU
     python benchmarks/engine.py --joint                                    two engines on one device
 
 Each visitor sends a request, reads the reply to its end and sends the next. Prompts are random tokens, replies have
@@ -106,10 +107,10 @@ class Load:
 
 
 def make_runner(
-    folder: Path, family: str, precision: str, *, num_slots: int, prompt: int, reply: int
+    folder: Path, family: str, precision: str, device: str, *, num_slots: int, prompt: int, reply: int
 ) -> T5Runner | ChatGLMRunner:
     """Load a folder and wrap it in a runner whose slots just hold the lengths that are measured."""
-    model: Any = load_weights(folder, family, device="cpu", precision=precision)  # type: ignore[arg-type]
+    model: Any = load_weights(folder, family, device=device, precision=precision)  # type: ignore[arg-type]
     if family == "t5":
         return T5Runner(model, num_slots=num_slots, max_prompt_len=prompt, max_new_tokens=reply)
     return ChatGLMRunner(model, num_slots=num_slots, max_len=prompt + reply)
@@ -266,7 +267,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="a snapshot; else the demonstration models")
     parser.add_argument("--family", choices=("t5", "chatglm"), default="chatglm", help="of --folder")
-    parser.add_argument("--precision", choices=("fp32", "bf16", "int8", "int4"), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16", "int8", "int4"), default="fp32")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--visitors", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3, help="replies that each visitor reads")
@@ -282,6 +284,7 @@ def main() -> None:
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
         f"load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, {options.precision}"
+        + (f" on {torch.cuda.get_device_name(options.device)}" if options.device.startswith("cuda") else "")
     )
     sources = (
         {options.folder.name: (options.folder, options.family)}
@@ -290,7 +293,13 @@ def main() -> None:
     )
     runners = {
         name: make_runner(
-            folder, family, options.precision, num_slots=options.slots, prompt=options.prompt, reply=options.reply
+            folder,
+            family,
+            options.precision,
+            options.device,
+            num_slots=options.slots,
+            prompt=options.prompt,
+            reply=options.reply,
         )
         for name, (folder, family) in sources.items()
     }

@@ -5,7 +5,7 @@ that the demonstration models learn from, so nothing is downloaded.
 
     python benchmarks/finetune.py
     python benchmarks/finetune.py --model mini-asker --variants full lora
-    python benchmarks/finetune.py --device cuda --variants lora lora-bf16 lora-int8
+    python benchmarks/finetune.py --device cuda --preset bianque-2-lora --model FOLDER --variants lora lora-int8
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def write_samples(path: Path, number: int, seed: int) -> None:
 def measure(options: argparse.Namespace, variant: str, data: Path, folder: Path) -> dict:
     """Fine-tune in a new process and return its report."""
     command = [sys.executable, "-m", "bianque", "finetune", "train", str(data), str(folder)]
-    command += ["--preset", "mini", "--model", options.model, "--device", options.device, "--patience", "0"]
+    command += ["--preset", options.preset, "--model", options.model, "--device", options.device, "--patience", "0"]
     command += ["--max-steps", str(options.steps), "--batch-size", str(options.batch_size), "--log-every", "1"]
     command += ["--threads", str(options.threads), *VARIANTS[variant]]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -61,6 +61,7 @@ def measure(options: argparse.Namespace, variant: str, data: Path, folder: Path)
 def main() -> None:
     """Run the variants and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="mini")
     parser.add_argument("--model", default="mini-adviser")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))

@@ -3,10 +3,12 @@
     python benchmarks/gpu_decode.py [--num-layers 28] [--context 128] [--batches 1 8] [--steps 20]
 
 Each model is built on the device layer by layer, so that the host needs no memory for it. Printed for each precision,
-way of multiplying and batch: milliseconds of a decode step and tokens per second, step by step from Python (eager) and
-replayed from a CUDA graph (graph); the share of the memory bandwidth that the graph reaches, which is the bytes that a
-step has to read (weights and KV cache once) against what copying reaches on this card; the speed against fp16 and
-against unpacking the weights first, as the published code does (torch); memory; and how far the logits are from fp16.
+way of multiplying and batch: milliseconds of the engine's decode step and tokens per second, launched from Python
+(eager), as the engine runs it (engine: inputs to the device, a CUDA graph, logits) and the graph alone (graph); the
+share of the memory bandwidth that the graph reaches, which is the bytes that a step has to read (weights and KV cache
+once) against what copying reaches on this card; the speed against fp16 and against unpacking the weights first, as the
+published code does (torch); memory; and how far the logits are from fp16. `plain` is the step without the kernels of
+`bianque.engine.chatglm_kernels`.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from torch import nn
-from transformers import DynamicCache
 
+from bianque.engine.chatglm_runner import ChatGLMRunner
 from bianque.models.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration
-from bianque.quantization import cuda
+from bianque.quantization import cpm_backend, cuda
 from bianque.quantization.linear import QuantizedLinear, replace_linears, selects_linear
 
 DEVICE = torch.device("cuda")
@@ -75,23 +77,29 @@ def prompt(config: ChatGLMConfig, batch: int, length: int, device: torch.device 
     return ids.to(device)
 
 
-def decode_step(
-    model: ChatGLMForConditionalGeneration, config: ChatGLMConfig, batch: int, context: int
-) -> Callable[[], None]:
-    """Fill a KV cache and return a function that runs the same decode step after it again and again."""
-    ids = prompt(config, batch, context)
-    cache = DynamicCache()
-    model(ids, cache=cache, logits_to_keep=1)
-    filled = [(layer.keys, layer.values) for layer in cache.layers]
-    token = ids[:, -1:]
-    position_ids = torch.tensor([[context - 2], [1]], device=DEVICE).expand(batch, 2, 1)
+def filled_runner(
+    model: ChatGLMForConditionalGeneration, config: ChatGLMConfig, batch: int, context: int, steps: int
+) -> ChatGLMRunner:
+    """Return a runner with a prompt of `context` tokens in each slot and room for some steps more."""
+    runner = ChatGLMRunner(model, num_slots=batch, max_len=context + 4 * steps + 8)
+    for slot, ids in enumerate(prompt(config, batch, context).tolist()):
+        for _ in runner.prefill(slot, ids):
+            pass
+    return runner
 
-    def step() -> None:
-        for layer, (keys, values) in zip(cache.layers, filled, strict=True):
-            layer.keys, layer.values = keys, values
-        model(token, position_ids=position_ids, cache=cache)
 
-    return step
+def measure_steps(runner: ChatGLMRunner, batch: int, steps: int) -> tuple[float, float, float]:
+    """Return the median seconds of a decode step: launched from Python, as the engine runs it, its graph alone."""
+    slots, token_ids = list(range(batch)), [5] * batch
+    runner.decode(slots, token_ids)  # tries what computes the products, and records
+    graphs = runner._graphs
+    assert graphs is not None
+    (recorded,) = graphs._recorded.values()
+    (num_places,) = (places for _, places in graphs._recorded)
+    eager = seconds_of(lambda: runner._batched_step(recorded.inputs, num_places), steps)
+    engine = seconds_of(lambda: runner.decode(slots, token_ids), steps)
+    graph = seconds_of(recorded.graph.replay, steps)
+    return eager, engine, graph
 
 
 def seconds_of(run: Callable[[], object], steps: int) -> float:
@@ -106,12 +114,9 @@ def seconds_of(run: Callable[[], object], steps: int) -> float:
     return statistics.median(times)
 
 
-def captured(step: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """Return the step as a graph; it has run before."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph
+def has_cpm(bits: int) -> bool:
+    """Return whether cpm_kernels has machine code for this card and precision."""
+    return cpm_backend.supports(1, 4096, 4096, bits, torch.float16, torch.cuda.get_device_capability())
 
 
 def copy_bandwidth(steps: int) -> float:
@@ -151,39 +156,42 @@ def measure(arguments: argparse.Namespace) -> None:
     describe_machine(bandwidth)
     print(f"{config.num_layers} layers, {arguments.context} tokens in the KV cache, median of {arguments.steps} steps")
     reference = torch.empty(0)
-    seconds: dict[tuple[int | None, str, int], float] = {}
-    for bits in (None, 8, 4):
+    seconds: dict[tuple[int, str, int], float] = {}
+    for bits in arguments.bits:
         torch.cuda.empty_cache()
-        model = build(config, bits)
+        model = build(config, bits or None)
         precision = f"int{bits}" if bits else "fp16"
         logits = model(prompt(config, 1, PROMPT_TOKENS)).logits[0].float().cpu()
-        reference = logits if bits is None else reference
+        reference = logits if not len(reference) else reference
         memory = torch.cuda.memory_allocated() / 2**30
         print(f"{precision}: {memory:.2f} GiB of weights; {distance(logits, reference)}")
-        for choice in ("auto",) if bits is None else ("auto", "torch", "triton", "cpm"):
-            if choice == "cpm" and bits == 4:
+        for choice in (*(("auto", "triton", "cpm", "torch") if bits else ("auto",)), "plain"):
+            if choice == "cpm" and not has_cpm(bits):
                 continue
-            cuda.prefer(choice)
+            cuda.prefer(choice if choice != "plain" else "auto")
             for batch in arguments.batches:
                 torch.cuda.reset_peak_memory_stats()
-                step = decode_step(model, config, batch, arguments.context)
-                step()
-                eager = seconds_of(step, arguments.steps)
-                graph = seconds_of(captured(step).replay, arguments.steps)
+                runner = filled_runner(model, config, batch, arguments.context, arguments.steps)
+                if choice == "plain":
+                    runner._has_common_length = True
+                eager, engine, graph = measure_steps(runner, batch, arguments.steps)
                 seconds[bits, choice, batch] = graph
                 share = bytes_of_step(model, config, batch, arguments.context) / graph / bandwidth
                 print(
-                    f"{precision} {choice if bits else '-':6} batch {batch}: eager {1e3 * eager:.2f} ms, "
-                    f"{batch / eager:.1f} tokens/s; graph {1e3 * graph:.2f} ms, {batch / graph:.1f} tokens/s, "
-                    f"{share:.0%} of the bandwidth; peak {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
+                    f"{precision} {choice:6} batch {batch}: eager {1e3 * eager:.2f} ms; engine {1e3 * engine:.2f} ms, "
+                    f"{batch / engine:.1f} tokens/s; graph {1e3 * graph:.2f} ms, {batch / graph:.1f} tokens/s, "
+                    f"{share:.0%} of the bandwidth; peak {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB",
+                    flush=True,
                 )
-        del model, step
-    print("\nspeed of auto in graphs, against fp16 and against unpacking first (torch):")
-    for bits in (8, 4):
+        del model, runner
+    print("\nspeed of auto in graphs, against fp16, against unpacking first (torch), and against plain:")
+    for bits in filter(None, arguments.bits):
         for batch in arguments.batches:
             auto = seconds[bits, "auto", batch]
-            versus_fp16, versus_torch = seconds[None, "auto", batch] / auto, seconds[bits, "torch", batch] / auto
-            print(f"int{bits} batch {batch}: {versus_fp16:.2f} x fp16, {versus_torch:.2f} x unpacking first")
+            ratios = [f"{seconds[bits, name, batch] / auto:.2f} x {name}" for name in ("torch", "plain")]
+            if 0 in arguments.bits:
+                ratios.insert(0, f"{seconds[0, 'auto', batch] / auto:.2f} x fp16")
+            print(f"int{bits} batch {batch}: {', '.join(ratios)}")
 
 
 def main() -> None:
@@ -192,6 +200,7 @@ def main() -> None:
     parser.add_argument("--num-layers", type=int, default=28, help="fewer for a card without room for fp16")
     parser.add_argument("--context", type=int, default=128, help="tokens in the KV cache")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--bits", type=int, nargs="+", choices=(0, 8, 4), default=[0, 8, 4], help="0 is fp16")
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():

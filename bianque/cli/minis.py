@@ -34,8 +34,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     train.add_argument("--minutes", type=positive_float, help="end after this time")
     train.add_argument("--seed", type=int, default=CORPUS_SEED, help=f"of everything (default: {CORPUS_SEED})")
     train.add_argument("--threads", type=positive, default=1, help="threads of torch (default: 1)")
+    train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    train.add_argument("--workers", type=int, default=0, help="processes that write the corpus beside it (default: 0)")
     train.add_argument("--learning-rate", type=positive_float, default=2e-3, help="highest rate (default: 0.002)")
     train.add_argument("--batch-tokens", type=positive, default=1400, help="tokens of a batch (default: 1400)")
+    train.add_argument("--start", type=Path, help="folder of a saved model to begin with (default: fresh weights)")
     train.add_argument("--output", type=Path, default=RUNS, help=f"folder for model and checkpoint (default: {RUNS})")
     train.set_defaults(run=run_train)
 
@@ -99,6 +102,9 @@ def run_train(options: argparse.Namespace) -> int:
         seed=options.seed,
         learning_rate=options.learning_rate,
         batch_tokens=options.batch_tokens,
+        device=options.device,
+        num_workers=options.workers,
+        start=options.start,
     )
     trainer = Trainer(mini, DialogueWriter(knowledge), settings, options.output / f"{options.model}.pt")
     trainer.run(lambda line: print(line, flush=True))

@@ -12,6 +12,7 @@ Dimension letters: T tokens, n rows, H heads, D head size, C hidden, V vocabular
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence as Ids
 from typing import TYPE_CHECKING, cast
 
@@ -27,6 +28,8 @@ from bianque.models.chatglm_positions import build_position_ids, build_prefix_ma
 
 if TYPE_CHECKING:
     from bianque.models.chatglm import ChatGLMForConditionalGeneration
+
+logger = logging.getLogger(__name__)
 
 
 class ChatGLMRunner(SlotRunner):
@@ -63,6 +66,8 @@ class ChatGLMRunner(SlotRunner):
         self._positions = [(0, 0)] * num_slots
         table = build_rotary_table(limit + 2, shapes[0].head_size)
         self._rotary_table = table.to(device=self.device, dtype=self._dtype)
+        if self.device.type == "cuda" and _has_kernels(self.device, self._dtype, shapes[0].head_size):
+            self._fuse()
 
     @torch.inference_mode()
     def prefill(self, slot: int, prompt_ids: Ids[int]) -> Prefill:
@@ -97,7 +102,13 @@ class ChatGLMRunner(SlotRunner):
             RowAttention(self._cache, slots),
         )
 
+    def _fuse(self) -> None:
+        """Compute batched steps by `bianque.engine.chatglm_kernels` from now on."""
+        self._has_common_length = False
+
     def _batched_step(self, inputs: torch.Tensor, max_len: int) -> torch.Tensor:
+        if not self._has_common_length:
+            return self._fused_step(inputs[:, 0], inputs[:, 1], inputs[:, 2:])
         return self._step(inputs[:, 0], inputs[:, 2:], BatchAttention(self._cache, inputs[:, 1], max_len))
 
     def _further_inputs(self, slot: int) -> tuple[int, ...]:
@@ -116,6 +127,21 @@ class ChatGLMRunner(SlotRunner):
             hidden_states = _run_block(index, block, hidden_states, rotary, attention)
         return self._logits(hidden_states)
 
+    def _fused_step(self, token_ids: torch.Tensor, lengths: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Run what `_step` runs, each row over its own length: ids and lengths (n,), positions (n, 2)."""
+        from bianque.engine.chatglm_kernels import add_norm, attend
+
+        transformer = self._model.transformer
+        following = [block.input_layernorm for block in self._blocks[1:]] + [transformer.final_layernorm]
+        normed = add_norm(transformer.word_embeddings(token_ids), None, self._blocks[0].input_layernorm)
+        for index, block in enumerate(self._blocks):
+            mixed = block.attention.query_key_value(normed)
+            keys, values = self._cache.keys[index], self._cache.values[index]
+            attended = attend(mixed, positions, self._rotary_table, keys, values, lengths)
+            normed = add_norm(block.attention.dense(attended), normed, block.post_attention_layernorm)
+            normed = add_norm(block.mlp(normed), normed, following[index])
+        return self._model.lm_head(normed)
+
     def _logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return the logits of one token a row, (n, 1, C) -> (n, V)."""
         return self._model.lm_head(self._model.transformer.final_layernorm(hidden_states[:, 0]))
@@ -123,6 +149,15 @@ class ChatGLMRunner(SlotRunner):
     def _rotary(self, position_ids: torch.Tensor) -> torch.Tensor:
         """Return (n, T, 1, 1, 2, 3, D / 4) for positions (n, 2, T), as `apply_rotary` takes it."""
         return self._rotary_table[position_ids].transpose(1, 2)[:, :, None, None]
+
+
+def _has_kernels(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    try:
+        from bianque.engine import chatglm_kernels
+    except ImportError as error:
+        logger.info("decode steps are not fused: %s", error)
+        return False
+    return chatglm_kernels.works_on(device, dtype, head_size)
 
 
 class _PromptAttention:

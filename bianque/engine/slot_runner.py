@@ -50,6 +50,8 @@ class SlotRunner(ABC):
             SlotCache(shape, dtype=norm.dtype, device=self.device, is_zeroed=self._is_batched) for shape in shapes
         ]
         self.kv_cache_bytes = sum(cache.num_bytes for cache in self._caches)
+        # Whether a batched step computes over places up to the longest row, and not each row over its own.
+        self._has_common_length = True
         self._graphs: StepGraphs | None = None
         if self.device.type == "cuda":
             self._graphs = StepGraphs(self._batched_step, shapes[0].max_len, self.device)
@@ -92,7 +94,7 @@ class SlotRunner(ABC):
 
         Args:
             inputs: (n, k) int64 on the device: token, tokens in the first cache, `_further_inputs`.
-            max_len: places to look at.
+            max_len: places to look at; 1 where each row knows its own.
 
         Returns:
             Logits (n, V).
@@ -126,7 +128,7 @@ class SlotRunner(ABC):
         inputs = torch.tensor(
             [[tokens.get(slot, 0), length, *self._further_inputs(slot)] for slot, length in enumerate(lengths)]
         )
-        longest = max(lengths) + 1
+        longest = max(lengths) + 1 if self._has_common_length else 1
         if self._graphs is not None:
             return self._graphs.run(inputs, longest)[list(slots)]
         return self._batched_step(inputs.to(self.device), longest)[list(slots)]

@@ -51,6 +51,11 @@ class Batch:
     labels: torch.Tensor
     num_tokens: int
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        ids, mask, labels = (tensor.to(device) for tensor in (self.input_ids, self.attention_mask, self.labels))
+        return Batch(ids, mask, labels, self.num_tokens)
+
 
 class MiniModel(ABC):
     """What differs between the two models."""
@@ -84,7 +89,7 @@ class MiniModel(ABC):
         for path in self.folder.glob("*.safetensors*"):
             path.unlink()
         # Cloned, because tensors that share memory would be left out, and the published files hold every name.
-        state = {name: value.detach().half().clone() for name, value in model.state_dict().items()}
+        state = {name: value.detach().half().cpu().clone() for name, value in model.state_dict().items()}
         model.save_pretrained(self.folder, state_dict=state, max_shard_size=SHARD_SIZE)
         written = json.loads((self.folder / "config.json").read_text("utf-8"))
         config = self._config()

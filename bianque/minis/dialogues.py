@@ -96,7 +96,7 @@ class DialogueWriter:
         """Return how often a step is drawn: what depends on the opening alone is the hardest to learn, and short."""
         if dialogue.steps[index].act == "advice":
             return 2.5
-        return 2.0 if dialogue.steps[index - 1].act == "opening" else 1.0
+        return 8.0 if dialogue.steps[index - 1].act == "opening" else 1.0
 
     # ---- dialogues -----------------------------------------------------------------------------------------------
 

@@ -1,12 +1,12 @@
-"""Train the demonstration models on a CPU.
+"""Train the demonstration models, on a CPU or a GPU.
 
 A loop of its own instead of transformers' Trainer, for three things that matter for tiny models on two cores and that
 the Trainer lacks: batches of about equally many tokens instead of equally many rows, an endless corpus that is never
 repeated, and a schedule that can follow the clock (`minutes`) as well as the step count (`num_steps`). The weights
 that are saved are a running average over the last steps.
 
-With the same seed and `num_steps` the same batches come in the same order; with `minutes` the number of steps, and so
-the result, depends on the machine.
+With the same seed, `num_steps` and `num_workers` the same batches come in the same order; with `minutes` the number of
+steps, and so the result, depends on the machine.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from bianque.minis.architectures import Batch, Encoded, MiniModel
 from bianque.minis.dialogues import DialogueWriter, samples
@@ -43,6 +45,9 @@ class TrainingOptions:
         learning_rate: highest value, after `num_warmup_steps`.
         batch_tokens: tokens of a batch, padding and targets included.
         average_decay: of the running average of weights.
+        device: of the model, as torch names it.
+        start: a saved model to begin with in place of fresh weights; its tokenizer must be the one that is made.
+        num_workers: processes that write the corpus beside the training; 0 writes it in between. A GPU waits for one.
         checkpoint_minutes: how often a checkpoint is written.
         log_every: steps between two log lines.
     """
@@ -54,6 +59,9 @@ class TrainingOptions:
     num_warmup_steps: int = 150
     batch_tokens: int = 2600
     average_decay: float = 0.998
+    device: str = "cpu"
+    start: Path | None = None
+    num_workers: int = 0
     checkpoint_minutes: float = 3.0
     log_every: int = 100
 
@@ -63,15 +71,20 @@ class TrainingOptions:
             raise ValueError("a training needs num_steps or minutes")
 
 
-def batches(
-    mini: MiniModel, writer: DialogueWriter, options: TrainingOptions, first_chunk: int
-) -> Iterator[tuple[int, Batch]]:
-    """Yield (number of the chunk, batch) without end, starting with chunk `first_chunk`."""
-    chunk = first_chunk
-    while True:
+class Chunks(Dataset[list[Batch]]):
+    """The corpus in chunks of `CHUNK` samples, each cut into batches of samples that are about equally long."""
+
+    def __init__(self, mini: MiniModel, writer: DialogueWriter, options: TrainingOptions) -> None:
+        self._mini = mini
+        self._writer = writer
+        self._options = options
+
+    def __getitem__(self, chunk: int) -> list[Batch]:
+        """Return the batches of chunk number `chunk`, shuffled."""
+        options = self._options
         rng = Random(f"batches-{options.seed}-{chunk}")
-        source = samples(writer, mini.speaker, f"{options.seed}-{chunk}")
-        encoded = [mini.encode(sample, rng) for sample in islice(source, CHUNK)]
+        source = samples(self._writer, self._mini.speaker, f"{options.seed}-{chunk}")
+        encoded = [self._mini.encode(sample, rng) for sample in islice(source, CHUNK)]
         encoded.sort(key=lambda one: (len(one.prompt), len(one.target)))
         grouped: list[list[Encoded]] = []
         rows: list[Encoded] = []
@@ -85,9 +98,27 @@ def batches(
             widest_prompt, widest_target = prompt, target
         grouped.append(rows)
         rng.shuffle(grouped)
-        for group in grouped:
-            yield chunk, mini.collate(group)
-        chunk += 1
+        return [self._mini.collate(group) for group in grouped]
+
+
+def batches(
+    mini: MiniModel, writer: DialogueWriter, options: TrainingOptions, first_chunk: int
+) -> Iterator[tuple[int, Batch]]:
+    """Yield (number of the chunk, batch) without end, starting with chunk `first_chunk`."""
+    loader = DataLoader(
+        Chunks(mini, writer, options),
+        batch_size=None,
+        sampler=count(first_chunk),
+        num_workers=options.num_workers,
+    )
+    for chunk, group in zip(count(first_chunk), loader, strict=False):
+        for batch in group:
+            yield chunk, batch
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return all tensors of a saved model."""
+    return {name: value for shard in sorted(folder.glob("*.safetensors")) for name, value in load_file(shard).items()}
 
 
 class Trainer:
@@ -100,7 +131,11 @@ class Trainer:
         self._writer = writer
         self._options = options
         self._checkpoint = checkpoint
-        self.model: nn.Module = mini.build()
+        self._device = torch.device(options.device)
+        model: nn.Module = mini.build()
+        if options.start is not None:
+            model.load_state_dict(read_weights(options.start))
+        self.model = model.to(self._device)
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
         for name, value in self.model.named_parameters():
@@ -130,20 +165,23 @@ class Trainer:
         self.model.train()
         last_save = started = time.monotonic()
         before = self._elapsed
-        total, count, tokens = 0.0, 0, 0
+        total = torch.zeros((), device=self._device)
+        num_steps, tokens = 0, 0
         for chunk, batch in batches(self._mini, self._writer, options, self._chunk):
             self._chunk = chunk
             if self.progress >= 1:
                 break
-            total += self._step(batch)
-            count += 1
+            total += self._step(batch.to(self._device))
+            num_steps += 1
             tokens += batch.num_tokens
             now = time.monotonic()
             self._elapsed = before + now - started
             if self.step % options.log_every == 0:
                 speed = tokens / (now - started)
-                report(f"step {self.step} · {self.progress:.0%} · loss {total / count:.4f} · {speed:.0f} tokens/s")
-                total, count = 0.0, 0
+                loss = total.item() / num_steps
+                report(f"step {self.step} · {self.progress:.0%} · loss {loss:.4f} · {speed:.0f} tokens/s")
+                total.zero_()
+                num_steps = 0
             if now - last_save > 60 * options.checkpoint_minutes:
                 self._save()
                 last_save = now
@@ -156,7 +194,7 @@ class Trainer:
                 value.copy_(self.average[name])
         return self.model.eval()
 
-    def _step(self, batch: Batch) -> float:
+    def _step(self, batch: Batch) -> torch.Tensor:
         options = self._options
         warmup = min(1.0, (self.step + 1) / options.num_warmup_steps)
         # Linear to zero: on a fixed budget it beats the cosine by leaving less time at middling rates.
@@ -174,7 +212,7 @@ class Trainer:
             names = list(self.average)
             values = dict(self.model.named_parameters())
             torch._foreach_lerp_([self.average[name] for name in names], [values[name] for name in names], 1 - decay)
-        return loss.item()
+        return loss.detach()
 
     def _save(self) -> None:
         content: dict[str, Any] = {
@@ -191,7 +229,7 @@ class Trainer:
         temporary.replace(self._checkpoint)
 
     def _load(self) -> None:
-        content = torch.load(self._checkpoint, weights_only=True)
+        content = torch.load(self._checkpoint, map_location=self._device, weights_only=True)
         self.model.load_state_dict(content["model"])
         self.average = content["average"]
         self._optimizer.load_state_dict(content["optimizer"])

@@ -16,6 +16,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 T4, A10G = (7, 5), (8, 6)
 ROOT = Path(__file__).resolve().parents[2]
+NUM_PROCESSORS = 2
 
 
 class Case(NamedTuple):
@@ -40,6 +41,7 @@ CASES = [
         (1, 8, 64, FP16, True, A10G),
         (1, 13, 2050, FP16, True, A10G),  # no size is a multiple of a tile's
         (1, 24, 130, BF16, False, A10G),
+        (1, 130, 70, FP16, True, A10G),  # so many rows that one row of x goes to the tensor cores
         (2, 17, 258, FP16, True, A10G),
         (5, 33, 130, BF16, True, A10G),
         (8, 16, 512, FP16, False, A10G),
@@ -60,7 +62,7 @@ def arguments(case: Case) -> tuple:
     x[:, 3] *= 60
     x[-1] *= 100
     bias = torch.randn(case.num_rows).to(case.dtype) if case.bias else None
-    return x.to(case.dtype), weight, scale, bias, case.bits, case.capability, 2
+    return x.to(case.dtype), weight, scale, bias, case.bits, case.capability, NUM_PROCESSORS
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,8 @@ def test_product_is_the_published_one_within_the_stated_bound(products, case):
     fp32_sums = 2**-24 * 64 * magnitude
     subnormal = 2**-25 * x.double().abs().sum(dim=1, keepdim=True)
     assert product.dtype == case.dtype
-    assert kernel == ("vector" if case.batch == 1 or case.capability == T4 else "matrix")
+    is_vector = case.capability == T4 or (case.batch == 1 and case.num_rows < 64 * NUM_PROCESSORS)
+    assert kernel == ("vector" if is_vector else "matrix")
     assert ((product.double() - exact).abs() <= rounding + fp32_sums + 1e-6).all()
     bound = 2**-11 * magnitude + subnormal + rounding + fp32_sums + 1e-6
     assert ((product.double() - published).abs() <= bound).all()
@@ -107,9 +110,14 @@ def test_a_slice_that_starts_between_words_is_taken(products):
 
 
 @pytest.mark.parametrize(
-    ("capability", "batch", "bits"), [(T4, 1, 8), (T4, 1, 4), (A10G, 8, 8), (A10G, 64, 4)], ids=str
+    ("capability", "batch", "bits", "num_rows"),
+    [
+        *((T4, 1, bits, 16384) for bits in (8, 4)),
+        *((A10G, batch, bits, num_rows) for batch in (1, 8, 16, 64) for bits in (8, 4) for num_rows in (4096, 16384)),
+    ],
+    ids=str,
 )
-def test_kernels_compile_without_spilling_for_real_cards(capability, batch, bits, tmp_path, monkeypatch):
+def test_kernels_compile_without_spilling_for_real_cards(capability, batch, bits, num_rows, tmp_path, monkeypatch):
     """Compiled to machine code here, without a driver: registers and shared memory must suffice at real sizes."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -119,12 +127,13 @@ def test_kernels_compile_without_spilling_for_real_cards(capability, batch, bits
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     num_bytes = 4096 if bits == 8 else 2048
-    plan = triton_kernels.plan_launch(batch, 16384, num_bytes, bits, capability, 72)
+    plan = triton_kernels.plan_launch(batch, num_rows, num_bytes, bits, capability, 72)
     kernel = triton_kernels._vector_kernel if plan.kernel == "vector" else triton_kernels._matrix_kernel
     types = {"x_ptr": "*fp16" if bits == 8 else "*i32", "weight_ptr": "*i8", "batch": "i32"}
     types |= {"num_rows": "i32", "num_bytes": "i32"}
     signature = {name: "constexpr" if name.isupper() else types.get(name, "*fp16") for name in kernel.arg_names}
     constants = {"BITS": bits, "HAS_BIAS": True, "BATCH": plan.batch, "ROWS": plan.rows, "BYTES": plan.num_bytes}
+    constants["HAS_ASSEMBLY"] = True
     aligned = {
         (index,): [["tt.divisibility", 16]]
         for index, name in enumerate(kernel.arg_names)
@@ -142,5 +151,5 @@ def test_kernels_compile_without_spilling_for_real_cards(capability, batch, bits
     assert " STACK:0 " in usage.stdout
     assert compiled.metadata.shared <= (64 if capability == T4 else 99) * 1024
     code = subprocess.run([tools / "nvdisasm", "-c", cubin], capture_output=True, text=True, check=True).stdout
-    assert ("HMMA" in code) == (capability != T4)
+    assert ("HMMA" in code) == (plan.kernel == "matrix")
     assert "128" in "".join(line for line in code.splitlines() if "LDG" in line)  # 16 bytes a load
