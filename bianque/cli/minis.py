@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     train.add_argument("--workers", type=int, default=0, help="processes that write the corpus beside it (default: 0)")
     train.add_argument("--learning-rate", type=positive_float, default=2e-3, help="highest rate (default: 0.002)")
     train.add_argument("--batch-tokens", type=positive, default=1400, help="tokens of a batch (default: 1400)")
-    train.add_argument("--start", type=Path, help="folder of a saved model to begin with (default: fresh weights)")
+    train.add_argument("--start", type=Path, help="folder of a saved model whose weights and tokenizer to begin with")
     train.add_argument("--output", type=Path, default=RUNS, help=f"folder for model and checkpoint (default: {RUNS})")
     train.set_defaults(run=run_train)
 
@@ -95,7 +95,7 @@ def run_train(options: argparse.Namespace) -> int:
 
     torch.set_num_threads(options.threads)
     knowledge = load_knowledge()
-    mini = MINIS[options.model](knowledge, options.output / f"mini-{options.model}", options.seed)
+    mini = MINIS[options.model](knowledge, options.output / f"mini-{options.model}", options.seed, options.start)
     settings = TrainingOptions(
         num_steps=options.steps,
         minutes=options.minutes,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, Literal
@@ -17,6 +18,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from bianque.minis.dialogues import Sample
+from bianque.minis.ice_text import IceTextIds
 from bianque.minis.knowledge import Knowledge
 from bianque.minis.prompts import prompt_of
 from bianque.minis.vocabulary import build_adviser_tokenizer, build_asker_tokenizer, write_json
@@ -64,10 +66,13 @@ class MiniModel(ABC):
     speaker: ClassVar[Literal["asker", "adviser"]]
     model_file: ClassVar[str]
 
-    def __init__(self, knowledge: Knowledge, folder: Path, seed: int) -> None:
-        """Make the tokenizer files in `folder`, from the corpus with `seed`."""
+    def __init__(self, knowledge: Knowledge, folder: Path, seed: int, start: Path | None = None) -> None:
+        """Make the tokenizer files in `folder`, from the corpus with `seed`, or take those of the model in `start`."""
         self.folder = folder
-        self._make_tokenizer(knowledge, seed)
+        if start is None:
+            self._make_tokenizer(knowledge, seed)
+        else:
+            self._take_tokenizer(start)
         sentencepiece.set_random_generator_seed(seed)
         self._processor = sentencepiece.SentencePieceProcessor(str(folder / self.model_file))
 
@@ -122,6 +127,12 @@ class MiniModel(ABC):
     @abstractmethod
     def _make_tokenizer(self, knowledge: Knowledge, seed: int) -> None:
         """Write the tokenizer files."""
+
+    def _take_tokenizer(self, start: Path) -> None:
+        """Copy the tokenizer files of a saved model."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in (self.model_file, "special_tokens_map.json", "tokenizer_config.json"):
+            shutil.copy(start / name, self.folder)
 
     @abstractmethod
     def _with_specials(self, prompt: list[int], target: list[int]) -> Encoded:
@@ -290,6 +301,12 @@ class MiniAdviser(MiniModel):
 
     def _make_tokenizer(self, knowledge: Knowledge, seed: int) -> None:
         self._ids = build_adviser_tokenizer(knowledge, self.folder, seed)
+
+    def _take_tokenizer(self, start: Path) -> None:
+        super()._take_tokenizer(start)
+        config = json.loads((start / "config.json").read_text("utf-8"))
+        names = [field.name for field in fields(IceTextIds)]
+        self._ids = IceTextIds(**{name: config["vocab_size" if name == "num_pieces" else name] for name in names})
 
     def _with_specials(self, prompt: list[int], target: list[int]) -> Encoded:
         ids = self._ids

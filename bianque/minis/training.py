@@ -46,7 +46,7 @@ class TrainingOptions:
         batch_tokens: tokens of a batch, padding and targets included.
         average_decay: of the running average of weights.
         device: of the model, as torch names it.
-        start: a saved model to begin with in place of fresh weights; its tokenizer must be the one that is made.
+        start: a saved model to begin with in place of fresh weights, the one whose tokenizer `mini` has.
         num_workers: processes that write the corpus beside the training; 0 writes it in between. A GPU waits for one.
         checkpoint_minutes: how often a checkpoint is written.
         log_every: steps between two log lines.

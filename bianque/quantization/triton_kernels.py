@@ -252,7 +252,7 @@ def plan_launch(
         rows = next((rows for rows in (64, 32) if num_rows >= 2 * rows * num_processors), 16)
         return LaunchPlan("matrix", triton.next_power_of_2(batch), rows, 64, rows // 16, 3)
     rows = 64 if batch == 1 else 32 if num_rows >= 16 * num_processors else 16
-    # Few programs need more bytes on their way in each. The fastest of some thirty on an H200, for the published sizes.
+    # Few programs need more bytes on their way in each. The fastest of some thirty on an H200 at the published sizes.
     if bits == 4:
         pieces, num_stages = 128, 6 if batch == 1 else 4
     else:
