@@ -18,6 +18,14 @@ def positive(text: str) -> int:
     return value
 
 
+def not_negative(text: str) -> int:
+    """Return a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, but it is {value}")
+    return value
+
+
 def port(text: str) -> int:
     """Return a number that a port may have."""
     value = int(text)

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from bianque.cli.arguments import positive, positive_float
+from bianque.cli.arguments import not_negative, positive, positive_float
 from bianque.errors import SettingsError
 
 CORPUS_SEED = 20
@@ -34,11 +34,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     train.add_argument("--minutes", type=positive_float, help="end after this time")
     train.add_argument("--seed", type=int, default=CORPUS_SEED, help=f"of everything (default: {CORPUS_SEED})")
     train.add_argument("--threads", type=positive, default=1, help="threads of torch (default: 1)")
-    train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    train.add_argument("--workers", type=int, default=0, help="processes that write the corpus beside it (default: 0)")
+    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    train.add_argument(
+        "--workers", type=not_negative, default=0, help="processes that write the corpus beside it (default: 0)"
+    )
     train.add_argument("--learning-rate", type=positive_float, default=2e-3, help="highest rate (default: 0.002)")
     train.add_argument("--batch-tokens", type=positive, default=1400, help="tokens of a batch (default: 1400)")
-    train.add_argument("--start", type=Path, help="folder of a saved model whose weights and tokenizer to begin with")
+    train.add_argument(
+        "--start", type=saved_model, help="folder of a saved model whose weights and tokenizer to begin with"
+    )
+    train.add_argument(
+        "--opening-weight",
+        type=positive_float,
+        default=2.0,
+        help="how often a reply to an opening is drawn, one to an answer being 1 (default: 2)",
+    )
     train.add_argument("--output", type=Path, default=RUNS, help=f"folder for model and checkpoint (default: {RUNS})")
     train.set_defaults(run=run_train)
 
@@ -50,6 +60,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     evaluate.add_argument("--threads", type=positive, default=2, help="threads of torch (default: 2)")
     evaluate.add_argument("--dialogues", type=int, default=0, help="also print this many self-play dialogues")
     evaluate.set_defaults(run=run_evaluate)
+
+
+def saved_model(text: str) -> Path:
+    """Return a folder that holds a saved model."""
+    folder = Path(text)
+    if not list(folder.glob("*.safetensors")) or not (folder / "config.json").is_file():
+        raise argparse.ArgumentTypeError(f"must be a folder with config.json and *.safetensors, but it is {text}")
+    return folder
 
 
 def run_generate(options: argparse.Namespace) -> int:
@@ -93,7 +111,11 @@ def run_train(options: argparse.Namespace) -> int:
     from bianque.minis.knowledge import load_knowledge
     from bianque.minis.training import Trainer, TrainingOptions
 
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("training_without_cuda")
     torch.set_num_threads(options.threads)
+    if options.device == "cuda":
+        torch.set_float32_matmul_precision("high")
     knowledge = load_knowledge()
     mini = MINIS[options.model](knowledge, options.output / f"mini-{options.model}", options.seed, options.start)
     settings = TrainingOptions(
@@ -106,7 +128,8 @@ def run_train(options: argparse.Namespace) -> int:
         num_workers=options.workers,
         start=options.start,
     )
-    trainer = Trainer(mini, DialogueWriter(knowledge), settings, options.output / f"{options.model}.pt")
+    writer = DialogueWriter(knowledge, opening_weight=options.opening_weight)
+    trainer = Trainer(mini, writer, settings, options.output / f"{options.model}.pt")
     trainer.run(lambda line: print(line, flush=True))
     mini.save(trainer.averaged())
     print(f"saved {mini.folder} after {trainer.step} steps")

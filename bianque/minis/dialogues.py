@@ -66,10 +66,12 @@ class Sample:
 class DialogueWriter:
     """Writes dialogues; with `heldout` only from wordings that training never sees."""
 
-    def __init__(self, knowledge: Knowledge, *, heldout: bool = False) -> None:
+    def __init__(self, knowledge: Knowledge, *, heldout: bool = False, opening_weight: float = 2.0) -> None:
+        """Prepare; a reply to an opening is drawn `opening_weight` times as often as one to an answer."""
         self.knowledge = knowledge
         self.general = knowledge.general
         self.book = CaseBook(knowledge, heldout=heldout)
+        self._opening_weight = opening_weight
 
     # ---- samples -------------------------------------------------------------------------------------------------
 
@@ -96,7 +98,7 @@ class DialogueWriter:
         """Return how often a step is drawn: what depends on the opening alone is the hardest to learn, and short."""
         if dialogue.steps[index].act == "advice":
             return 2.5
-        return 8.0 if dialogue.steps[index - 1].act == "opening" else 1.0
+        return self._opening_weight if dialogue.steps[index - 1].act == "opening" else 1.0
 
     # ---- dialogues -----------------------------------------------------------------------------------------------
 

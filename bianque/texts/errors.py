@@ -475,4 +475,9 @@ ERRORS: dict[str, Text] = {
         "训练需要一个终点；请给出 --steps 或 --minutes。",
         "A training needs an end; give --steps or --minutes.",
     ),
+    "training_without_cuda": Text(
+        "--device cuda 需要一块 torch 能用的 NVIDIA GPU，这里没有；请去掉 --device，在 CPU 上训练。",
+        "--device cuda needs an NVIDIA GPU that torch can use, and there is none here; leave --device out to train on "
+        "the CPU.",
+    ),
 }
