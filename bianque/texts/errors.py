@@ -223,6 +223,11 @@ ERRORS: dict[str, Text] = {
         "{repo_id} cannot be fetched, because {folder} cannot be written; choose another place with HF_HOME, or name a "
         "local folder.",
     ),
+    "snapshot_client_closed": Text(
+        "取得 {repo_id} 时，与 Hub 的连接被程序的其他部分关闭了（程序正在退出时也会这样）；请重新启动，已下载的部分会保留。",
+        "The connection to the Hub was closed by another part of the program while {repo_id} was fetched, as happens "
+        "while it ends; start again, what has arrived is kept.",
+    ),
     "snapshot_file_corrupt": Text(
         "{repo_id} 的文件 {file} 两次下载后大小或校验值都不对；请稍后再试，或换一个镜像（HF_ENDPOINT）。",
         "File {file} of {repo_id} arrived twice with a wrong size or checksum; try later or use another mirror "
