@@ -75,7 +75,8 @@ def serve(settings: Settings, *, is_shared: bool = False) -> None:
         max_message_chars=settings.max_message_chars,
         max_messages=settings.max_messages,
         replies_per_minute=settings.replies_per_minute,
-        is_behind_proxy=settings.is_space,
+        is_on_space=settings.is_space,
+        num_proxies=settings.num_proxies,
     )
     demo = build_demo(service, limits, page_address=settings.page_address, switcher=ModelSwitcher(manager))
     demo.queue(**queue_options())
