@@ -19,12 +19,26 @@ ERRORS: dict[str, Text] = {
         "Environment variable {name} is for the model that {other} names, and {other} is not set; set it, or unset {name}.",
     ),
     "server_not_running": Text(
-        "这台机器的端口 {port} 上没有运行中的服务；请先用 python app.py 启动，或用 --port 指定端口。",
-        "No server runs on port {port} of this machine; start one with python app.py, or name its port with --port.",
+        "{host} 的端口 {port} 上没有运行中的服务（{reason}）；请先用 python app.py 启动，或用 --url 指定服务的地址。",
+        "No server runs on port {port} of {host} ({reason}); start one with python app.py, or name its address with --url.",
     ),
     "server_is_another": Text(
-        "端口 {port} 上运行的是别的程序；请用 --port 指定本项目服务的端口。",
-        "Another program answers on port {port}; name the port of this project's server with --port.",
+        "{host} 的端口 {port} 上运行的是别的程序；请用 --url 指定本项目服务的地址。",
+        "Another program answers on port {port} of {host}; name the address of this project's server with --url.",
+    ),
+    "server_url_invalid": Text(
+        "服务的地址应形如 http://127.0.0.1:7860，收到 {got!r}；请改正后重试。",
+        "A server's address must be like http://127.0.0.1:7860, but it is {got!r}; correct it and try again.",
+    ),
+    "server_name_unknown": Text(
+        "GRADIO_SERVER_NAME 应为本机的地址或能解析的主机名，而 {name!r} 无法解析；请改正或删除它后重新启动。",
+        "GRADIO_SERVER_NAME must be an address of this machine or a name that resolves to one, but {name!r} does not "
+        "resolve; correct or unset it and start again.",
+    ),
+    "server_refused": Text(
+        "无法监听 {name} 的端口 {port}（{reason}）；请检查环境变量 GRADIO_SERVER_NAME 与 GRADIO_SERVER_PORT 后重新启动。",
+        "Port {port} of {name} cannot be listened on ({reason}); check GRADIO_SERVER_NAME and GRADIO_SERVER_PORT and start "
+        "again.",
     ),
     "port_in_use": Text(
         "端口 {port} 已被占用；请关闭占用它的程序，或设置环境变量 GRADIO_SERVER_PORT 换一个端口。",
