@@ -611,6 +611,19 @@ def test_a_cache_that_cannot_be_written_serves_its_snapshot_when_the_branch_has_
     assert f"the cached snapshot {old.name[:7]} is used" in lines[0]
 
 
+def test_a_cache_without_room_serves_its_snapshot_when_the_branch_has_moved(hub, monkeypatch, caplog):
+    """As a volume that is mounted read-only may say of itself."""
+    old = fetch()
+    hub.push(REPO, model_files(model__safetensors=content(2)))
+    monkeypatch.setattr(RepoCache, "free_bytes", lambda cache: 0)
+    with caplog.at_level("WARNING", "bianque"):
+        assert fetch() == old
+    assert caplog.messages == [
+        f"{REPO}: commit {hub.branches[REPO, 'main'][:7]} cannot be stored (there is room for 0 B of 600.0 kB); "
+        f"the cached snapshot {old.name[:7]} is used"
+    ]
+
+
 def test_a_cache_that_cannot_be_written_serves_a_new_commit_that_is_there(hub, read_only, monkeypatch):
     use_hub(hub, read_only.folder, monkeypatch)
     old = fetch()

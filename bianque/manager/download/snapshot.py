@@ -59,8 +59,8 @@ def resolve_snapshot(
     """Return the local folder of a model, downloading what is missing when `source` names a Hub repo.
 
     A folder is returned as it is. Of a repo, the newest commit of the revision is taken; when the Hub does not answer,
-    or the cache cannot be written, a complete snapshot of an earlier time serves, and the log says so. A full commit
-    hash that is complete needs no network at all.
+    or the cache is full or cannot be written, a complete snapshot of an earlier time serves, and the log says so. A
+    full commit hash that is complete needs no network at all.
 
     Args:
         source: a folder, or a repo id with a branch, tag or commit.
@@ -143,15 +143,17 @@ def _from_hub(
 
     try:
         bring(commit, files, is_online=is_online)
-    except OSError as error:
-        # Of a volume that is mounted read-only, an earlier commit serves; a damaged file of this one does not.
-        if cached is None or cached[0] == commit or not is_read_only(error):
+    except (OSError, SnapshotError) as error:
+        # A volume that is mounted read-only, which may say that nothing of it is free, or a full disk: an earlier
+        # commit serves. A damaged file of this one does not.
+        obstacle = _obstacle_to_storing(error, cache)
+        if cached is None or cached[0] == commit or not obstacle:
             raise
         logger.warning(
-            "%s: commit %.7s cannot be stored (%s cannot be written); the cached snapshot %.7s is used",
+            "%s: commit %.7s cannot be stored (%s); the cached snapshot %.7s is used",
             source.location,
             commit,
-            error.filename or cache.folder,
+            obstacle,
             cached[0],
         )
         commit, files = cached
@@ -160,6 +162,14 @@ def _from_hub(
         if is_online:
             cache.point(source.revision, commit)
     return cache.snapshot(commit)
+
+
+def _obstacle_to_storing(error: OSError | SnapshotError, cache: RepoCache) -> str:
+    """Return why a commit could not be brought into the cache, if it was for want of rights or room; else nothing."""
+    if isinstance(error, SnapshotError):
+        is_full = error.key == "snapshot_disk_full"
+        return f"there is room for {error.params['free']} of {error.params['needed']}" if is_full else ""
+    return f"{error.filename or cache.folder} cannot be written" if is_read_only(error) else ""
 
 
 def _cached(cache: RepoCache, revision: str | None) -> tuple[str, list[RemoteFile]] | None:
