@@ -28,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings.from_environment()
         set_up_logging(settings)
-        check_port(settings.server_name, settings.server_port)
+        check_address(settings.server_name, settings.server_port)
         # A platform stops the app with SIGTERM; leave by the same way out as Ctrl-C.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with tempfile.TemporaryDirectory(prefix="bianque-", ignore_cleanup_errors=True) as folder:
-            prepare_gradio(folder)
+            prepare_gradio(folder, settings.server_name)
             serve(settings, is_shared=is_shared and not settings.is_space)
     except BianQueError as error:
         print(error, file=sys.stderr)
@@ -75,18 +75,23 @@ def serve(settings: Settings, *, is_shared: bool = False) -> None:
         max_message_chars=settings.max_message_chars,
         max_messages=settings.max_messages,
         replies_per_minute=settings.replies_per_minute,
-        is_behind_proxy=settings.is_space,
+        is_on_space=settings.is_space,
+        num_proxies=settings.num_proxies,
     )
     demo = build_demo(service, limits, page_address=settings.page_address, switcher=ModelSwitcher(manager))
     demo.queue(**queue_options())
     try:
-        demo.launch(
-            server_name=settings.server_name,
-            server_port=settings.server_port,
-            prevent_thread_lock=True,
-            **launch_options(routes=status_routes(service), frame_ancestors=settings.frame_ancestors),
-        )
-        logger.info("open http://%s:%d", _shown_name(settings.server_name), settings.server_port)
+        try:
+            demo.launch(
+                server_name=_url_name(settings.server_name),
+                server_port=settings.server_port,
+                prevent_thread_lock=True,
+                **launch_options(routes=status_routes(service), frame_ancestors=settings.frame_ancestors),
+            )
+        except OSError as error:
+            # gradio's only error of its server: another program was quicker since `check_address`.
+            raise SettingsError("port_in_use", port=settings.server_port) from error
+        logger.info("open http://%s:%d", _url_name(settings.local_name), settings.server_port)
         if is_shared:
             try:
                 logger.info("anybody can open %s", make_public_link(demo))
@@ -104,32 +109,46 @@ def set_up_logging(settings: Settings) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def prepare_gradio(folder: str) -> None:
+def prepare_gradio(folder: str, server_name: str) -> None:
     """Switch gradio's telemetry off and keep its files out of the checkout, which may be read-only."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("GRADIO_TEMP_DIR", folder)
+    # gradio asks its own server for the page at the launch, and must not do so through a proxy set for downloads.
+    ours = ["127.0.0.1", "localhost", "::1", server_name.strip("[]")]
+    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, [others, *dict.fromkeys(ours)]))
+    if ":" in server_name:
+        # gradio tries the port with a socket for IPv4 at the address in this variable, whatever `launch` is given.
+        os.environ.pop("GRADIO_SERVER_NAME", None)
 
 
-def check_port(name: str, port: int) -> None:
-    """Refuse a port that is taken before anything is loaded.
+def check_address(name: str, port: int) -> None:
+    """Refuse an address that cannot be listened on before anything is loaded.
 
     Raises:
-        SettingsError: if another program listens on it.
+        SettingsError: if the name has no address, or none of this machine, another program listens on the port, or
+            this user may not.
     """
-    family = socket.AF_INET6 if ":" in name else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    try:
+        found = socket.getaddrinfo(name.strip("[]"), port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is empty or too long for a name
+        raise SettingsError("server_name_unknown", name=name[:80]) from error
+    # A name like localhost has addresses of both kinds, and IPv6 may be switched off.
+    family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    with socket.socket(family, kind, protocol) as probe:
         if os.name != "nt":  # on Windows this option would allow two listeners
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((name, port))
+            probe.bind(address)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise SettingsError("port_in_use", port=port) from error
-            raise
+            raise SettingsError("server_refused", name=name, port=port, reason=error.strerror or error) from error
 
 
-def _shown_name(name: str) -> str:
-    return "127.0.0.1" if name in ("0.0.0.0", "::") else name
+def _url_name(name: str) -> str:
+    """Return a server name as it stands in a URL: an IPv6 address in brackets."""
+    return f"[{name.strip('[]')}]" if ":" in name else name
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
 from bianque.errors import SettingsError
+
+logger = logging.getLogger(__name__)
 
 ModelChoice = Literal["auto", "demo", "real"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16", "int8", "int4"]
@@ -57,6 +61,8 @@ class Settings:
         max_message_chars: longest message a visitor may send.
         max_messages: longest conversation, in messages.
         replies_per_minute: most replies of one address in a minute; 0 for no limit.
+        num_proxies: how many proxies of the owner's own stand before the server and add to `X-Forwarded-For`; 0 for
+            none, or on a Space for the platform's.
         num_threads: threads of a CPU model; 0 is one for demonstration models and leaves it to torch for others.
         server_name: address to listen on.
         server_port: port to listen on.
@@ -83,6 +89,7 @@ class Settings:
     max_message_chars: int = 2000
     max_messages: int = 200
     replies_per_minute: int = 0
+    num_proxies: int = 0
     num_threads: int = 0
     server_name: str = "127.0.0.1"
     server_port: int = 7860
@@ -92,9 +99,14 @@ class Settings:
     is_space: bool = field(default=False)
     is_zero_gpu: bool = field(default=False)
 
+    @property
+    def local_name(self) -> str:
+        """The address under which this machine itself finds the server."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}.get(self.server_name, self.server_name)
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Read and check every variable; an empty variable counts as unset.
+        """Read and check every variable; an empty variable counts as unset, an unknown one is named in the log.
 
         Raises:
             SettingsError: naming the variable, what it must be and what it is.
@@ -103,7 +115,7 @@ class Settings:
         read.refuse("BIANQUE_DTYPE", "BIANQUE_PRECISION")
         is_space, space_id = read.string("SYSTEM", "") == "spaces", read.string("SPACE_ID", "")
         port_name = "GRADIO_SERVER_PORT" if read.string("GRADIO_SERVER_PORT", "") else "PORT"
-        return cls(
+        settings = cls(
             models=read.choice("BIANQUE_MODELS", get_args(ModelChoice), "auto"),
             asker=read.source("BIANQUE_ASKER"),
             adviser=read.source("BIANQUE_ADVISER"),
@@ -121,6 +133,7 @@ class Settings:
             max_message_chars=read.integer("BIANQUE_MAX_MESSAGE_CHARS", 2000, 10, 20_000),
             max_messages=read.integer("BIANQUE_MAX_MESSAGES", 200, 2, 1000),
             replies_per_minute=read.integer("BIANQUE_REPLIES_PER_MINUTE", 30 if is_space else 0, 0, 10_000),
+            num_proxies=read.integer("BIANQUE_NUM_PROXIES", 0, 0, 10),
             num_threads=read.integer("BIANQUE_NUM_THREADS", 0, 0, 256),
             server_name=read.string("GRADIO_SERVER_NAME", "0.0.0.0" if is_space else "127.0.0.1"),
             server_port=read.integer(port_name, 7860, 1, 65_535),
@@ -130,6 +143,8 @@ class Settings:
             is_space=is_space,
             is_zero_gpu=read.string("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"),  # as `spaces` reads it
         )
+        read.warn_of_unknown()
+        return settings
 
 
 class _Reader:
@@ -137,14 +152,33 @@ class _Reader:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
+        self._known: set[str] = set()
+        self._refused: set[str] = set()
 
     def string(self, name: str, default: str) -> str:
+        self._known.add(name)
         return self._environment.get(name, "").strip() or default
 
     def refuse(self, name: str, other: str) -> None:
         """Refuse a variable that had a meaning once: ignored, it would mislead whoever sets it."""
+        self._refused.add(name)
         if self.string(name, ""):
             raise SettingsError("setting_replaced", name=name, other=other)
+
+    def warn_of_unknown(self) -> None:
+        """Say which of this project's variables nobody has asked for: a typing error would go unnoticed for long.
+
+        Of no use are their values, which may be secret. `BIANQUE_TEST_…` are for the tests alone.
+        """
+        for name, value in self._environment.items():
+            is_ours = name.startswith("BIANQUE_") and not name.startswith("BIANQUE_TEST_")
+            if is_ours and value.strip() and name not in self._known:
+                known = sorted(self._known - self._refused)
+                # Without the beginning that all share, which would make any two names alike.
+                ours = [one.removeprefix("BIANQUE_") for one in known if one.startswith("BIANQUE_")]
+                near = difflib.get_close_matches(name.removeprefix("BIANQUE_").upper(), ours, n=1)
+                advice = f"did you mean BIANQUE_{near[0]}?" if near else "README.md lists all settings"
+                logger.warning("environment variable %s is no setting and is ignored; %s", name, advice)
 
     def choice(self, name: str, allowed: tuple[str, ...], default: str) -> Any:
         return self._parse(name, default, lambda raw: raw if raw in allowed else None, " / ".join(allowed))

@@ -29,7 +29,7 @@ ANSWERS = (
 )
 
 
-def start(folder: Path, port: int, *arguments: str) -> subprocess.Popen:
+def start(folder: Path, port: int, *arguments: str, **variables: str) -> subprocess.Popen:
     """Start app.py with a dead proxy, so that any request to another host fails, and its output in a file."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("BIANQUE_", "GRADIO_"))}
     environment |= {
@@ -42,6 +42,7 @@ def start(folder: Path, port: int, *arguments: str) -> subprocess.Popen:
         "NO_PROXY": "127.0.0.1,localhost",
         "HOME": str(folder),
         "TMPDIR": str(folder),
+        **variables,
     }
     with (folder / "log").open("wb") as log:
         command = [sys.executable, ROOT / "app.py", *arguments]
@@ -129,6 +130,73 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_1(tmp_path):
         process = start(tmp_path, port)
         assert process.wait(60) == 1
     assert (tmp_path / "log").read_text().splitlines() == [text("port_in_use", "en", port=port)]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("no.such.host.invalid", "server_name_unknown"),
+        ("a..b", "server_name_unknown"),
+        ("x" * 70 + ".invalid", "server_name_unknown"),
+        ("192.0.2.1", "server_refused"),  # an address for documentation, so no machine's
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_is_one_sentence_and_exit_code_1(name, key, tmp_path):
+    port = free_port()
+    process = start(tmp_path, port, GRADIO_SERVER_NAME=name)
+    assert process.wait(60) == 1
+    beginning = text(key, "en", name=name, port=port, reason="|").split("|")[0]
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == 1 and lines[0].startswith(beginning)
+
+
+@pytest.mark.parametrize("value", ["x", "0", "65536", "-1", "78.6"])
+def test_what_is_no_port_is_one_sentence_and_exit_code_1(value, tmp_path):
+    process = start(tmp_path, free_port(), GRADIO_SERVER_PORT=value)
+    assert process.wait(60) == 1
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == 1 and "GRADIO_SERVER_PORT" in lines[0] and repr(value) in lines[0]
+
+
+def test_a_port_that_is_taken_after_the_check_is_one_sentence_and_exit_code_1(tmp_path):
+    """Another program may be quicker while the page is built."""
+    script = "import sys, app\napp.check_address = lambda *_: None\nsys.exit(app.main([]))"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "GRADIO_SERVER_PORT": str(port), "BIANQUE_MODELS": "demo", "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1] == text("port_in_use", "en", port=port)
+
+
+@pytest.mark.parametrize("name", ["::1", "[::1]", "::"])
+def test_an_ipv6_address_serves(name, tmp_path):
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+            port = probe.getsockname()[1]
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    # Without an exception from the dead proxy gradio would look for its own server there.
+    process = start(tmp_path, port, GRADIO_SERVER_NAME=name, NO_PROXY="")
+    try:
+        deadline = time.monotonic() + 120
+        while f"open http://[::1]:{port}" not in (tmp_path / "log").read_text():
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        assert answers(f"http://[::1]:{port}/")
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 def test_a_wrong_setting_is_one_sentence_and_exit_code_1(tmp_path):

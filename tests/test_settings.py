@@ -88,3 +88,55 @@ def test_the_backend_and_the_leave_to_switch():
     settings = Settings.from_environment({"BIANQUE_CUDA_BACKEND": "cpm", "BIANQUE_MODEL_SWITCH": "1"})
     assert (settings.cuda_backend, settings.may_switch_models) == ("cpm", True)
     assert not Settings.from_environment({"BIANQUE_MODEL_SWITCH": "0"}).may_switch_models
+
+
+def test_an_unknown_variable_is_named_with_the_nearest_setting(caplog):
+    with caplog.at_level("WARNING", "bianque"):
+        settings = Settings.from_environment({"BIANQUE_DEVCIE": "secret", "BIANQUE_ADVISER_REVISON": "", "BIAN": "x"})
+    assert settings == Settings()
+    assert len(caplog.messages) == 1 and "BIANQUE_DEVCIE" in caplog.text and "BIANQUE_DEVICE?" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_an_unknown_variable_like_no_setting_is_named_all_the_same(caplog):
+    with caplog.at_level("WARNING", "bianque"):
+        Settings.from_environment({"BIANQUE_QQQQ": "1"})
+    assert "BIANQUE_QQQQ" in caplog.text and "README" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("BIANQUE_MODEL", "BIANQUE_MODELS"),
+        ("BIANQUE_ADVISOR", "BIANQUE_ADVISER"),
+        ("BIANQUE_MAX_CHARS", "BIANQUE_MAX_MESSAGE_CHARS"),
+        ("BIANQUE_THREADS", "BIANQUE_NUM_THREADS"),
+        ("BIANQUE_ASKER_REVISON", "BIANQUE_ASKER_REVISION"),
+        ("BIANQUE_precision", "BIANQUE_PRECISION"),
+    ],
+)
+def test_the_nearest_setting_is_suggested(name, near, caplog):
+    with caplog.at_level("WARNING", "bianque"):
+        Settings.from_environment({name: "1"})
+    assert caplog.messages[0].endswith(f"{name} is no setting and is ignored; did you mean {near}?")
+
+
+def test_known_variables_and_those_of_the_tests_are_not_named(caplog):
+    known = {"BIANQUE_ADVISER": "a/b", "BIANQUE_ADVISER_REVISION": "main", "BIANQUE_TEST_CHROMIUM": "/usr/bin/x"}
+    with caplog.at_level("WARNING", "bianque"):
+        Settings.from_environment(known)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [
+        ("0.0.0.0", "127.0.0.1"),
+        ("::", "::1"),
+        ("[::]", "::1"),
+        ("192.168.1.5", "192.168.1.5"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_the_address_under_which_the_machine_finds_its_server(name, local):
+    assert Settings.from_environment({"GRADIO_SERVER_NAME": name}).local_name == local

@@ -14,16 +14,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 from bianque.consultation.messages import Message, Role
 from bianque.consultation.red_flag_signs import (
+    CRISIS_LEAVING,
     CRISIS_STRONG,
     CRISIS_UNLESS,
     CRISIS_UNLESS_DEAD,
+    CRISIS_UNLESS_LEAVING,
     CRISIS_UNLESS_SLEEP,
     CRISIS_WEAK,
+    CRISIS_WEARY,
     MEDICAL_SIGNS,
     Sign,
 )
@@ -90,6 +94,22 @@ def _sentences(text: str) -> list[str]:
     return [sentence for sentence in re.split(r"[。!?\n…]+|(?<!\d)\.|\.(?!\d)", text) if sentence]
 
 
+# Each place costs a look at the whole sentence, and pasted text may have thousands without a full stop.
+_MOST_REPEATED = 10
+_MOST_PLACES = 100
+
+
+def _matches(pattern: re.Pattern[str], sentence: str) -> Iterator[re.Match[str]]:
+    """Yield the places where a pattern matches; of the same words only the first ones."""
+    seen = Counter[str]()
+    for match in pattern.finditer(sentence):
+        seen[match[0]] += 1
+        if seen[match[0]] <= _MOST_REPEATED:
+            yield match
+        if len(seen) >= _MOST_PLACES:
+            return
+
+
 def _clause_bounds(sentence: str, position: int) -> tuple[int, int]:
     start = sentence.rfind("，", 0, position) + 1
     end = sentence.find("，", position)
@@ -104,7 +124,9 @@ _DENIED = re.compile(
 )
 # 有没有自杀念头，我说没有
 _DENIED_AFTER = re.compile(r"[^，]{0,3}，我?(?:回答|回|说|答)?(?:是|的)?没有?过?(?:，|$)")
-_PRESENT = re.compile(r"现在|今[天早晚晨]|刚|突然|忽然|正在|最近|这[几两]天|昨[天晚]|又[^，]{0,3}了|目前")
+_PRESENT = re.compile(
+    r"现在|这会儿|此刻|眼下|今[天早晚晨]|刚|突然|忽然|正在|最近|这[几两]天|昨[天晚]|又[^，]{0,3}了|目前"
+)
 _PAST = re.compile(
     r"[一二两三四五六七八九十几半多\d]个?多?(?:年|个?月|周|星期|礼拜)多?(?:以|之)?前|去年|前年|以前|从前|曾|小时候|年轻时|年轻的时候|当年|那年|上个月"
     r"|上个?星期|(?<!没)有过|病史|史$"
@@ -117,7 +139,7 @@ _FEARED = re.compile(
     r"(?:如果|有没有|万一|假如|要是|会不会|会(?!儿)|担心|害怕|怕|以免|防止|避免|预防|容易|可能|导致|引起|引发|造成|看到|听说)[^，]{0,10}$"
 )
 _GENERAL = re.compile(
-    r"预防|避免|有哪些|有什么(?:症状|表现)|是什么(?!情况|原因|回事|问题)|早期|前兆|先兆|科普|新闻|报道|电视|电影|小说|视频里|课|讲座|考试|论文|遗传|几率|概率"
+    r"预防|避免|学学|学习?一下|学习学习|了解一下|想(?:学|了解)|长知识|(?<!为)什么[是叫]|有哪些|有什么(?:症状|表现)|是什么(?!情况|原因|回事|问题)|早期|前兆|先兆|科普|新闻|报道|电视|电影|小说|视频里|课|讲座|考试|论文|遗传|几率|概率"
     r"|去世|过世|走了_年|怎么判断|什么区别|急救(?:方法|知识|措施)|知识|率(?:为什么|高|是)|热线|统计|听说|危害|坏处|副作用|有什么影响|会怎么样|培训|演练|公司组织|应该怎么做|提前学|纪录片"
 )
 _NOW = re.compile(r"突然|忽然|刚才|刚刚|现在|正在|马上|今[天早晚]|救命|不停")
@@ -169,7 +191,7 @@ def _has_sign(sign: Sign, sentence: str, around: str) -> bool:
     first, *others = sign.parts
     if sign.unless and sign.unless.search(sentence):
         return False
-    return any(_is_present(match, sentence, sign) for match in first.finditer(sentence)) and all(
+    return any(_is_present(match, sentence, sign) for match in _matches(first, sentence)) and all(
         any(not _is_denied(around, match.start()) for match in other.finditer(around)) for other in others
     )
 
@@ -198,11 +220,16 @@ def _is_denied(sentence: str, position: int) -> bool:
 
 def _find_crisis(sentence: str, rest: str) -> re.Match[str] | None:
     """Return where the sentence says that someone means to die, or None."""
-    for match in CRISIS_STRONG.finditer(sentence):
+    for match in _matches(CRISIS_STRONG, sentence):
         if _is_meant(match, sentence, rest):
             return match
-    weak = [match for match in CRISIS_WEAK.finditer(sentence) if _is_meant(match, sentence, rest)]
-    return weak[0] if len({match[0] for match in weak}) > 1 else None
+    if not CRISIS_UNLESS_LEAVING.search(f"{sentence}，{rest}"):
+        for match in _matches(CRISIS_LEAVING, sentence):
+            if _is_meant(match, sentence, rest):
+                return match
+    weak = [match for match in _matches(CRISIS_WEAK, sentence) if _is_meant(match, sentence, rest)]
+    concepts = {"weary" if CRISIS_WEARY.fullmatch(match[0]) else match[0] for match in weak}
+    return weak[0] if len(concepts) > 1 else None
 
 
 def _is_meant(match: re.Match[str], sentence: str, rest: str) -> bool:

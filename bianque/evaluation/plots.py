@@ -65,12 +65,21 @@ def _turns(groups: Groups) -> dict[str, Mapping[str, Figure]]:
 
 
 def _lines(axes: Any, runs: Mapping[str, Groups]) -> None:
-    longest: dict[str, Mapping[str, Figure]] = {}
-    for run, groups in runs.items():
-        turns = _turns(groups)
-        axes.plot(
-            list(turns), [named.get("questions", _NOTHING).value for named in turns.values()], marker="o", label=run
-        )
-        longest = max(longest, turns, key=len)
-    doctors = [named.get("reference questions", _NOTHING).value for named in longest.values()]
-    axes.plot(list(longest), doctors, color="black", linestyle=":", label="doctors")
+    turns = {run: _turns(groups) for run, groups in runs.items()}
+    # Left to itself, matplotlib puts turns in the order in which they come: after 1 and 8+ of one run 2 of the next.
+    labels = sorted({label for named in turns.values() for label in named}, key=_number)
+    place = {label: index for index, label in enumerate(labels)}
+    for run, named in turns.items():
+        shown = sorted(named, key=_number)
+        shares = [named[label].get("questions", _NOTHING).value for label in shown]
+        axes.plot([place[label] for label in shown], shares, marker="o", label=run)
+    longest = max(turns.values(), key=len)
+    shown = sorted(longest, key=_number)
+    doctors = [longest[label].get("reference questions", _NOTHING).value for label in shown]
+    axes.plot([place[label] for label in shown], doctors, color="black", linestyle=":", label="doctors")
+    axes.set_xticks(range(len(labels)), labels)
+
+
+def _number(label: str) -> int:
+    """Return the turn that a label names; the last is `8+`."""
+    return int(label.removesuffix("+"))

@@ -119,11 +119,14 @@ def find_base(adapter: Adapter) -> Path:
     """Return the folder of the base's files, which must be on this disk.
 
     Raises:
-        SnapshotError: if it is not.
+        SnapshotError: if it is not, or is an adapter itself.
     """
     folder = local_snapshot(base_source(adapter))
     if folder is None:
         raise SnapshotError("adapter_base_missing", folder=adapter.folder, base=adapter.base.location)
+    if is_adapter(folder):
+        value = f"{adapter.base.location} (LoRA)"
+        raise SnapshotError("adapter_unsupported", folder=adapter.folder, name="base_model_name_or_path", value=value)
     return folder
 
 

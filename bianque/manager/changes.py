@@ -99,7 +99,7 @@ class ModelChanges:
         self.serving.install(job, resident)
 
     def _switch(self, job: Job, source: ModelSource, precision: PrecisionChoice, visitors: int) -> None:
-        before = self.serving.planned(job)
+        was_ready = (status := self.serving.status(job)) is not None and status.state == "ready"
         spec, source = describe_source(source, job)
         planned = PlannedModel(spec, source)
         self.announce(job, source)
@@ -117,7 +117,8 @@ class ModelChanges:
         except Exception as error:
             failure = as_error(spec.name, error)
             self.serving.update_incoming(state="failed", error=failure)
-            if before is not None and self.serving.get(job) is None:
+            # What had not been in memory need not be now: bringing it might push out what serves.
+            if was_ready and self.serving.get(job) is None:
                 self._bring_back(job)
             raise failure from error
         with self.serving.changed:  # nobody may look in between, when neither of the two serves

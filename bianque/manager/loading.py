@@ -87,8 +87,11 @@ class ModelLoading:
             make_room: unloads what has to go for a number of bytes, or raises `residents.NoRoomError`.
 
         Raises:
-            BianQueError: if it cannot be loaded; `memory_ran_out` when memory has no room for the lowest precision.
+            BianQueError: if it cannot be loaded; `memory_ran_out` when memory has no room for the lowest precision,
+                `engine_stopped` when all has ended.
         """
+        if self.cancelled.is_set():
+            raise ModelUnavailableError("engine_stopped")
         for precision in ladder(planned.spec, self.machine.kind, planned.precision):
             attempt = replace(planned, precision=precision)
             lowered_from = "" if precision == planned.precision else planned.precision

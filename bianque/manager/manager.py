@@ -250,7 +250,7 @@ class ModelManager:
     def shutdown(self) -> None:
         """Stop downloads and every engine; replies in progress end with an error."""
         self._startup.cancel()
-        self._serving.unload_all()
+        self._serving.close()
 
     def _check_not_fixed(self) -> None:
         if self._settings.is_zero_gpu:

@@ -89,8 +89,8 @@ class Residents:
         self._by_key[resident.key] = resident
 
     def remove(self, resident: Resident) -> None:
-        """Count it no more."""
-        del self._by_key[resident.key]
+        """Count it no more; it may have gone already."""
+        self._by_key.pop(resident.key, None)
 
     @property
     def used_bytes(self) -> int:
@@ -118,9 +118,10 @@ class Residents:
 def release_memory() -> None:
     """Give memory that nothing refers to any more back to the device."""
     gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    # Another thread may be in the middle of importing torch, which takes seconds, when the program ends.
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is not None and getattr(cuda, "is_initialized", bool)():
+        cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

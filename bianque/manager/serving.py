@@ -30,6 +30,7 @@ class Serving:
         self._statuses: dict[Job, ModelStatus] = {}
         self._served: dict[Job, tuple[LoadedModel, Resident]] = {}
         self._residents = Residents()
+        self._is_closed = False
 
     # ------------------------------------------------------------------ plan and states
 
@@ -111,8 +112,15 @@ class Serving:
             return self._residents.find(key)
 
     def install(self, job: Job, resident: Resident) -> None:
-        """Let a model in memory serve `job`, and every other job for which it is planned."""
+        """Let a model in memory serve `job`, and every other job for which it is planned.
+
+        Raises:
+            ModelUnavailableError: if all has ended meanwhile; the model's engine is then shut down.
+        """
         with self.changed:
+            if self._is_closed:
+                resident.loaded.engine.shutdown()
+                raise ModelUnavailableError("engine_stopped")
             assert self.plan is not None
             if self._residents.find(resident.key) is None:
                 self._residents.add(resident)
@@ -176,11 +184,17 @@ class Serving:
             retired = self._retire(victims)
         self._drop(victims[0].loaded.spec.name, victims, retired)
 
+    def close(self) -> None:
+        """End every engine, and let none that is still being loaded serve."""
+        with self.changed:
+            self._is_closed = True
+        self.unload_all()
+
     def unload_all(self) -> None:
         """End every engine at once; replies in progress end with an error."""
         with self.changed:
             residents = list(self._residents)
-            self._served.clear()
+            self._retire(residents)
             for resident in residents:
                 self._residents.remove(resident)
         while residents:
@@ -200,6 +214,8 @@ class Serving:
         """Shut retired models down and forget them; both arguments are emptied, so that nothing holds the weights."""
         if not all(victim.wait_idle(DRAIN_SECONDS) for victim in victims):
             with self.changed:
+                if self._is_closed:
+                    raise ModelUnavailableError("engine_stopped")
                 self._served.update(retired)
                 for job, (loaded, _) in retired.items():
                     self._statuses[job] = replace(self._statuses[job], state="ready", device=loaded.device)

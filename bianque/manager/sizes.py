@@ -31,6 +31,7 @@ class ModelSize:
         is_head_tied: whether the head is the embedding itself.
         rest: everything but linears and head: the embedding, norms and biases.
         cache_per_token: keys and values that one token adds to the KV cache.
+        kept_fp32: weights among the linears that fp16 keeps in fp32, because it overflows in them (T5's `wo`).
         max_length: longest sequence by the configuration, in tokens; None if it sets no limit.
     """
 
@@ -41,6 +42,7 @@ class ModelSize:
     is_head_tied: bool
     rest: int
     cache_per_token: int
+    kept_fp32: int = 0
     max_length: int | None = None
 
     @property
@@ -56,7 +58,8 @@ class ModelSize:
             on_cpu: whether they are on the CPU, where beside int8 and int4 some weights are fp32.
         """
         if precision in ELEMENT_BYTES:
-            return self.num_parameters * ELEMENT_BYTES[precision]
+            wider = self.kept_fp32 * (ELEMENT_BYTES["fp32"] - ELEMENT_BYTES["fp16"]) if precision == "fp16" else 0
+            return self.num_parameters * ELEMENT_BYTES[precision] + wider
         linear = self.linear * BITS[precision] // 8 + self.linear_rows * SCALE_BYTES
         half, full = ELEMENT_BYTES["fp16"], ELEMENT_BYTES["fp32" if on_cpu else "fp16"]
         embedding = self.embedding * (half if self.is_head_tied else full)
@@ -113,4 +116,5 @@ def _measure_t5(config: Mapping[str, Any]) -> ModelSize:
         is_head_tied=bool(config.get("tie_word_embeddings", True)),
         rest=vocabulary * hidden + norms + 2 * buckets * int(config["num_heads"]),
         cache_per_token=2 * decoders * width,
+        kept_fp32=(encoders + decoders) * hidden * inner,
     )

@@ -90,7 +90,12 @@ class Startup:
         with self._serving.changed:
             self.changes = changes
             self._serving.changed.notify_all()
-        plan = choose_models(self._settings, machine)
+        try:
+            plan = choose_models(self._settings, machine)
+        except Exception as error:
+            # Without a plan whoever waits for a model would wait for ever.
+            failure = failure or as_error("the plan", error)
+            plan = ModelPlan(demonstration_models(), "plan_named", may_fall_back=False)
         if failure is not None:
             self._fail_all(plan, failure)
             return

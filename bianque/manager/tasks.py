@@ -35,7 +35,11 @@ class Tasks:
             self._end()
 
     def spawn(self, work: Callable[[], object]) -> None:
-        """Do work in a thread of its own; it counts at once."""
+        """Do work in a thread of its own; it counts at once.
+
+        Raises:
+            RuntimeError: if the system has no more threads.
+        """
         self._begin()
 
         def run() -> None:
@@ -44,7 +48,11 @@ class Tasks:
             finally:
                 self._end()
 
-        threading.Thread(target=run, name="model-loader", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="model-loader", daemon=True).start()
+        except BaseException:
+            self._end()
+            raise
 
     def _begin(self) -> None:
         with self._changed:

@@ -19,12 +19,26 @@ ERRORS: dict[str, Text] = {
         "Environment variable {name} is for the model that {other} names, and {other} is not set; set it, or unset {name}.",
     ),
     "server_not_running": Text(
-        "这台机器的端口 {port} 上没有运行中的服务；请先用 python app.py 启动，或用 --port 指定端口。",
-        "No server runs on port {port} of this machine; start one with python app.py, or name its port with --port.",
+        "{host} 的端口 {port} 上没有运行中的服务（{reason}）；请先用 python app.py 启动，或用 --url 指定服务的地址。",
+        "No server runs on port {port} of {host} ({reason}); start one with python app.py, or name its address with --url.",
     ),
     "server_is_another": Text(
-        "端口 {port} 上运行的是别的程序；请用 --port 指定本项目服务的端口。",
-        "Another program answers on port {port}; name the port of this project's server with --port.",
+        "{host} 的端口 {port} 上运行的是别的程序；请用 --url 指定本项目服务的地址。",
+        "Another program answers on port {port} of {host}; name the address of this project's server with --url.",
+    ),
+    "server_url_invalid": Text(
+        "服务的地址应形如 http://127.0.0.1:7860，收到 {got!r}；请改正后重试。",
+        "A server's address must be like http://127.0.0.1:7860, but it is {got!r}; correct it and try again.",
+    ),
+    "server_name_unknown": Text(
+        "GRADIO_SERVER_NAME 应为本机的地址或能解析的主机名，而 {name!r} 无法解析；请改正或删除它后重新启动。",
+        "GRADIO_SERVER_NAME must be an address of this machine or a name that resolves to one, but {name!r} does not "
+        "resolve; correct or unset it and start again.",
+    ),
+    "server_refused": Text(
+        "无法监听 {name} 的端口 {port}（{reason}）；请检查环境变量 GRADIO_SERVER_NAME 与 GRADIO_SERVER_PORT 后重新启动。",
+        "Port {port} of {name} cannot be listened on ({reason}); check GRADIO_SERVER_NAME and GRADIO_SERVER_PORT and start "
+        "again.",
     ),
     "port_in_use": Text(
         "端口 {port} 已被占用；请关闭占用它的程序，或设置环境变量 GRADIO_SERVER_PORT 换一个端口。",
@@ -222,6 +236,11 @@ ERRORS: dict[str, Text] = {
         "下载 {repo_id} 时无法写入 {folder}；请用 HF_HOME 指定一个可写的位置，或用本地文件夹代替。",
         "{repo_id} cannot be fetched, because {folder} cannot be written; choose another place with HF_HOME, or name a "
         "local folder.",
+    ),
+    "snapshot_client_closed": Text(
+        "取得 {repo_id} 时，与 Hub 的连接被程序的其他部分关闭了（程序正在退出时也会这样）；请重新启动，已下载的部分会保留。",
+        "The connection to the Hub was closed by another part of the program while {repo_id} was fetched, as happens "
+        "while it ends; start again, what has arrived is kept.",
     ),
     "snapshot_file_corrupt": Text(
         "{repo_id} 的文件 {file} 两次下载后大小或校验值都不对；请稍后再试，或换一个镜像（HF_ENDPOINT）。",

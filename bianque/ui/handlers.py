@@ -220,7 +220,8 @@ class Handlers:
             BianQueError: for every fault, known or not; a conversation that has reached a limit is one.
         """
         check_room(entries, self._limits)
-        self._rate.admit(address_of(request, is_behind_proxy=self._limits.is_behind_proxy))
+        limits = self._limits
+        self._rate.admit(address_of(request, is_on_space=limits.is_on_space, num_proxies=limits.num_proxies))
         messages = [entry.message for entry in entries]
         if any(message.role is Role.USER and message.text.endswith(ADVISE_NOW) for message in messages):
             options = replace(options, asking_limit=0)

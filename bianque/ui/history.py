@@ -35,7 +35,8 @@ class Limits:
         max_reply_chars: longest assistant message accepted back from the page.
         max_conversation_chars: longest conversation that is answered, in characters; the reply comes on top.
         replies_per_minute: most replies of one address in a minute; 0 for no limit.
-        is_behind_proxy: whether a proxy says in a header whose request it passes on, as on a Space.
+        is_on_space: whether a platform's proxies say in a header whose request they pass on.
+        num_proxies: how many other proxies do.
     """
 
     max_message_chars: int = 2000
@@ -43,7 +44,8 @@ class Limits:
     max_reply_chars: int = 8000
     max_conversation_chars: int = 200_000
     replies_per_minute: int = 0
-    is_behind_proxy: bool = False
+    is_on_space: bool = False
+    num_proxies: int = 0
 
 
 @dataclass(frozen=True)

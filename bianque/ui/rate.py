@@ -1,12 +1,15 @@
 """How many replies one visitor may ask for in a minute. Knows visitors by address, and nothing of what they write.
 
-Behind the platform's proxy every request has the proxy's address, and the header says whose it is; elsewhere anybody
-could write that header, so it is trusted on a Space only.
+Behind a proxy every request comes from the proxy, and `X-Forwarded-For` says for whom. Each proxy appends the address
+that it got the request from to what came with the request, and that may be anything: whoever counts by the first entry
+lets a visitor be somebody new with every message. So entries count from the right, where the trusted proxies wrote.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import math
+import re
 import threading
 import time
 from collections import deque
@@ -60,11 +63,44 @@ class RateLimiter:
         self._times = {visitor: times for visitor, times in self._times.items() if now - times[-1] < WINDOW_SECONDS}
 
 
-def address_of(request: gr.Request | Any, *, is_behind_proxy: bool) -> str:
-    """Return the visitor's address; the header of a proxy counts only where there is one."""
-    if is_behind_proxy:
-        forwarded = (request.headers or {}).get("x-forwarded-for", "")
-        if forwarded.strip():
-            return forwarded.split(",")[0].strip()
+def address_of(request: gr.Request | Any, *, is_on_space: bool = False, num_proxies: int = 0) -> str:
+    """Return what one visitor is counted by: an IPv4 address, or the /64 network of an IPv6 address.
+
+    Args:
+        request: of the visitor.
+        is_on_space: whether the platform's proxies stand before the server. How many they are is nowhere promised, but
+            all inside are at private addresses and every visitor comes from a public one: the last public entry is
+            what the outermost of them saw. Were it missing, everybody would count as one.
+        num_proxies: how many proxies stand before the server, where that is known: the visitor is the entry that the
+            outermost of them wrote. Visitors may then have private addresses too.
+    """
+    entries = _forwarded(request) if is_on_space or num_proxies else []
+    if num_proxies:
+        chosen = entries[-num_proxies:][:1]
+    else:
+        chosen = [entry for entry in entries if (address := _parse(entry)) is not None and address.is_global][-1:]
     client = getattr(request, "client", None)
-    return client.host if client else ""
+    visitor = _parse(chosen[0]) if chosen else None
+    if visitor is None:
+        visitor = _parse(client.host) if client else None
+    if isinstance(visitor, ipaddress.IPv6Address):
+        # One subscriber has the whole network and can take another address of it for each message.
+        return str(ipaddress.IPv6Network((visitor, 64), strict=False))
+    return str(visitor) if visitor else client.host if client else ""
+
+
+def _forwarded(request: gr.Request | Any) -> list[str]:
+    """Return the entries of all `X-Forwarded-For` lines in order: a proxy may append a line instead of an entry."""
+    headers = request.headers or {}
+    lines = headers.getlist("x-forwarded-for") if hasattr(headers, "getlist") else [headers.get("x-forwarded-for", "")]
+    return [entry.strip() for line in lines for entry in line.split(",") if entry.strip()]
+
+
+def _parse(entry: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address in an entry, which some proxies write with a port: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
+    match = re.fullmatch(r"\[([^\]]+)\](?::\d+)?|([\d.]+):\d+", entry)
+    try:
+        address = ipaddress.ip_address((match[1] or match[2]) if match else entry)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address

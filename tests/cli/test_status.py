@@ -70,6 +70,50 @@ def test_no_server_is_one_sentence_and_exit_code_1(capsys):
     assert captured.out == "" and f"No server runs on port {port}" in captured.err
 
 
+@pytest.mark.parametrize("name", ["0.0.0.0", "localhost"])
+def test_the_address_is_the_one_the_server_listens_on(name, service, port, capsys, monkeypatch):
+    monkeypatch.setenv("GRADIO_SERVER_NAME", name)
+    assert main(["status", "--port", str(port)]) == 0
+    assert "mini-asker" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "shown"), [("127.0.0.9", "127.0.0.9"), ("::", "::1"), ("[::1]", "::1")])
+def test_another_address_is_asked(name, shown, service, port, capsys, monkeypatch):
+    monkeypatch.setenv("GRADIO_SERVER_NAME", name)
+    assert main(["status", "--port", str(port)]) == 1
+    assert f"No server runs on port {port} of {shown} (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["http://127.0.0.1:{}", "127.0.0.1:{}", "http://localhost:{}/"])
+def test_a_server_is_found_by_its_address(form, service, port, capsys, monkeypatch):
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "127.0.0.9")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert main(["status", "--url", form.format(port)]) == 0
+    assert "mini-asker" in capsys.readouterr().out
+
+
+def test_a_path_before_the_pages_own_is_kept(monkeypatch):
+    asked = []
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", lambda _, url, **__: asked.append(url) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["status", "--url", "https://example.org/bianque/"])
+    assert asked == ["https://example.org/bianque/models.json"]
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "http://", "http://127.0.0.1:99999", "http://[::1", "a b", "地址"])
+def test_what_is_no_address_is_one_sentence(url, capsys):
+    assert main(["status", "--url", url]) == 1
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and "http://127.0.0.1:7860" in error and repr(url) in error
+
+
+def test_a_name_that_does_not_resolve_is_one_sentence(capsys, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    assert main(["status", "--url", "http://no.such.host.invalid:7860"]) == 1
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and "port 7860 of no.such.host.invalid" in error
+
+
 @pytest.mark.parametrize("port", ["0", "65536", "x"])
 def test_what_is_no_port_is_a_wrong_argument(port, capsys):
     with pytest.raises(SystemExit) as caught:

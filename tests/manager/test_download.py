@@ -8,9 +8,11 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -551,7 +553,7 @@ def test_a_disk_that_fills_up_is_named_and_the_download_goes_on_later(hub, small
     assert len(bodies) == 1 and bodies[0].num_sent <= 500_000
 
 
-# several processes, moving branches, no network
+# a cache that cannot be written
 
 
 def test_a_cache_that_cannot_be_written_is_named(hub, monkeypatch):
@@ -562,6 +564,155 @@ def test_a_cache_that_cannot_be_written_is_named(hub, monkeypatch):
     error = refused()
     assert error.key == "snapshot_cache_read_only"
     assert "/data/.locks" in str(error) and "HF_HOME" in error.text("zh")
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """Make a cache one that this process cannot write, as a volume mounted read-only is: `read_only(hub)`.
+
+    root may write everywhere, so for the time of the test it is nobody.
+    """
+    if not hasattr(os, "geteuid"):
+        pytest.skip("the rights of files are others here")
+    folder = Path(tempfile.mkdtemp(prefix="bianque-hub-"))  # pytest's own folders are closed to nobody
+    folder.chmod(0o755)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(folder / "token"))
+
+    def close() -> None:
+        for path in (folder, *folder.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o555 if path.is_dir() else 0o444)
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+
+    yield SimpleNamespace(folder=folder, close=close)
+    if os.getuid() == 0:
+        os.seteuid(0)
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_a_cache_that_cannot_be_written_serves_its_snapshot_when_the_branch_has_moved(
+    hub, read_only, monkeypatch, caplog
+):
+    use_hub(hub, read_only.folder, monkeypatch)
+    old = fetch()
+    hub.push(REPO, model_files(model__safetensors=content(2)))
+    read_only.close()
+    with pytest.raises(PermissionError):
+        (read_only.folder / "file").touch()
+    with caplog.at_level("WARNING", "bianque"):
+        assert fetch() == old
+    assert stored(old) == model_files()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 1 and "cannot be written" in lines[0]
+    assert f"the cached snapshot {old.name[:7]} is used" in lines[0]
+
+
+def test_a_cache_without_room_serves_its_snapshot_when_the_branch_has_moved(hub, monkeypatch, caplog):
+    """As a volume that is mounted read-only may say of itself."""
+    old = fetch()
+    hub.push(REPO, model_files(model__safetensors=content(2)))
+    monkeypatch.setattr(RepoCache, "free_bytes", lambda cache: 0)
+    with caplog.at_level("WARNING", "bianque"):
+        assert fetch() == old
+    assert caplog.messages == [
+        f"{REPO}: commit {hub.branches[REPO, 'main'][:7]} cannot be stored (there is room for 0 B of 600.0 kB); "
+        f"the cached snapshot {old.name[:7]} is used"
+    ]
+
+
+def test_a_cache_that_cannot_be_written_serves_a_new_commit_that_is_there(hub, read_only, monkeypatch):
+    use_hub(hub, read_only.folder, monkeypatch)
+    old = fetch()
+    new = fetch(hub.push(REPO, model_files(model__safetensors=content(2))))
+    read_only.close()
+    assert old != new and fetch() == new
+
+
+def test_a_damaged_file_in_a_cache_that_cannot_be_written_is_not_used(hub, read_only, monkeypatch):
+    use_hub(hub, read_only.folder, monkeypatch)
+    (fetch() / WEIGHTS).write_bytes(content(3))
+    read_only.close()
+    assert refused().key == "snapshot_cache_read_only"
+
+
+# the client that all threads share
+
+
+def close_client_when_asked(monkeypatch, *, num_times: int) -> None:
+    """Let another thread close the client between the moment a request gets it and the request itself."""
+    from huggingface_hub.utils import _http
+
+    original, left = _http.get_session, [num_times]
+
+    def get_session():
+        client = original()
+        if left[0]:
+            left[0] -= 1
+            _http.close_session()
+        return client
+
+    # As every module that imported it knows it.
+    for name, module in list(sys.modules.items()):
+        if name.startswith("huggingface_hub") and vars(module).get("get_session") is original:
+            monkeypatch.setattr(module, "get_session", get_session)
+
+
+def test_a_request_that_met_a_closed_client_is_repeated_with_a_new_one(hub, monkeypatch):
+    close_client_when_asked(monkeypatch, num_times=1)
+    assert stored(fetch(policy=RetryPolicy(tries=1))) == model_files()
+
+
+def test_a_closed_client_does_not_hide_that_the_branch_has_moved(hub, monkeypatch):
+    old = fetch()
+    hub.push(REPO, model_files(model__safetensors=content(2)))
+    close_client_when_asked(monkeypatch, num_times=1)
+    assert fetch() != old
+
+
+def test_a_client_that_stays_closed_is_one_sentence(hub, monkeypatch):
+    close_client_when_asked(monkeypatch, num_times=99)
+    error = refused()
+    assert error.key == "snapshot_client_closed" and REPO in str(error) and REPO in error.text("zh")
+
+
+def test_a_client_that_stays_closed_leaves_the_cached_snapshot(hub, monkeypatch, caplog):
+    old = fetch()
+    close_client_when_asked(monkeypatch, num_times=99)
+    with caplog.at_level("WARNING", "bianque"):
+        assert fetch() == old
+    assert "the cached snapshot is used" in caplog.messages[-1]
+
+
+def test_files_are_fetched_again_with_a_new_client(hub, monkeypatch):
+    """A thread that cannot connect closes the client while another one fetches."""
+    from bianque.manager.download import transfer
+
+    asked = transfer.Transfer._http_chunks
+    left = [1]
+
+    def closed_once(self, file, offset):
+        if left[0] and file.path == WEIGHTS:
+            left[0] -= 1
+            raise RuntimeError("Cannot send a request, as the client has been closed.")
+        return asked(self, file, offset)
+
+    monkeypatch.setattr(transfer.Transfer, "_http_chunks", closed_once)
+    assert stored(fetch(policy=RetryPolicy(tries=1))) == model_files()
+
+
+def test_another_runtime_error_is_not_taken_for_a_closed_client(hub, monkeypatch):
+    monkeypatch.setattr(
+        "bianque.manager.download.snapshot.select_files", lambda _: (_ for _ in ()).throw(RuntimeError("bug"))
+    )
+    with pytest.raises(RuntimeError, match="bug"):
+        fetch()
+
+
+# several processes, moving branches, no network
 
 
 def test_two_processes_fetch_once(hub, cache):

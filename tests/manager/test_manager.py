@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import threading
 import time
+import types
 
 import pytest
 import torch
@@ -223,6 +226,93 @@ def test_what_is_stopped_while_it_downloads_loads_nothing_more(loader):
     assert manager.wait(PATIENCE_SECONDS)
     assert manager.fallback_error is None and not loader.loads
     assert states(manager) == {Job.ASKER: "failed", Job.ADVISER: "absent"}
+
+
+def test_models_that_cannot_be_chosen_are_a_state(start, loader, monkeypatch):
+    """Or whoever waits for one would wait for ever."""
+
+    def choose_models(*_):
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(startup, "choose_models", choose_models)
+    manager = start(loader)
+    assert set(states(manager).values()) == {"failed"} and not loader.loads
+    with pytest.raises(ModelUnavailableError, match="ZeroDivisionError"):
+        list(manager.wait_for(Job.ADVISER))
+
+
+def test_an_adapter_beside_itself_is_one_sentence(start, loader, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(tmp_path)}), encoding="utf-8"
+    )
+    manager = start(loader, Settings(adviser=ModelSource(str(tmp_path))))
+    status = status_of(manager, Job.ADVISER)
+    assert status.state == "failed" and status.error.key == "adapter_unsupported"
+
+
+# ---------------------------------------------------------------------- the end
+
+
+def test_a_model_that_was_still_loading_at_the_end_does_not_stay(start, loader):
+    loader.may_go_on.clear()
+    manager = start(loader, wait=False)
+    assert loader.is_waiting.wait(PATIENCE_SECONDS)
+    manager.shutdown()
+    loader.may_go_on.set()
+    assert manager.wait(PATIENCE_SECONDS)
+    assert loader.stopped == ["mini-asker"] == list(loader.loaded)  # loaded, ended, and nothing more
+    with pytest.raises(ModelUnavailableError):
+        manager.get(Job.ASKER)
+
+
+def test_nothing_is_loaded_after_the_end(start, loader):
+    manager = start(loader, named(listener="SoulChat"), machine=T4)
+    num_loads = len(loader.loads)
+    manager.shutdown()
+    for job in Job:
+        with pytest.raises(ModelUnavailableError):
+            manager.load(job)
+    assert len(loader.loads) == num_loads and "ready" not in states(manager).values()
+
+
+def test_the_end_while_a_model_is_being_unloaded(start, loader):
+    manager = start(loader)
+    engine = manager.get(Job.ASKER).engine
+    engine.may_be_idle.clear()
+    errors = []
+
+    def unload():
+        try:
+            manager.unload(Job.ASKER)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=unload)
+    thread.start()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while states(manager)[Job.ASKER] != "absent" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    manager.shutdown()
+    engine.may_be_idle.set()
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive() and engine.is_stopped and not errors
+
+
+def test_the_end_while_torch_is_being_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    residents.release_memory()
+
+
+def test_without_threads_nothing_counts_as_being_loaded(start, loader, monkeypatch):
+    manager = start(loader, named(listener="SoulChat"), machine=T4)
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("bianque.manager.tasks.threading.Thread.start", refuse)
+    with pytest.raises(RuntimeError):
+        list(manager.wait_for(Job.LISTENER))
+    assert manager.is_settled
 
 
 # ---------------------------------------------------------------------- waiting
@@ -481,6 +571,17 @@ def test_where_memory_has_no_room_for_both_the_previous_model_comes_back(start, 
         manager.switch(Job.ADVISER, ModelSource("SoulChat"))
     assert loader.loads[-2:] == ["SoulChat int8", "BianQue-2.0 int8"]
     assert manager.get(Job.ADVISER).spec.name == "BianQue-2.0"
+
+
+def test_a_switch_that_fails_brings_nothing_that_was_not_there(start, loader):
+    """Where two groups of models take turns, that would push out the ones that serve."""
+    manager = start(loader, named(listener="SoulChat"), machine=T4)
+    assert states(manager) == {Job.ASKER: "ready", Job.ADVISER: "ready", Job.LISTENER: "absent"}
+    num_loads = len(loader.loads)
+    with pytest.raises(SettingsError):
+        manager.switch(Job.LISTENER, ModelSource("nobody knows this"))
+    assert loader.loads[num_loads:] == []
+    assert states(manager)[Job.ADVISER] == "ready"
 
 
 def test_a_switch_to_what_the_device_cannot_do_is_refused(start, loader):

@@ -95,7 +95,7 @@ def test_too_little_memory_is_refused():
     ("settings", "machine", "words"),
     [
         (Settings(), H100, ("H100", "BianQue-2.0 fp16", "80.0 GB", "best precision")),
-        (Settings(), T4, ("Tesla T4", "BianQue-2.0 int8", "18.2 GB", "14.5 GB")),
+        (Settings(), T4, ("Tesla T4", "BianQue-2.0 int8", "18.5 GB", "14.5 GB")),
         (Settings(precision="int4"), T4, ("BianQue-2.0 int4", "asked for")),
         (Settings(precision="fp32"), T4, ("fp32 was asked for", "BianQue-2.0 int8")),
     ],

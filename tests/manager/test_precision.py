@@ -31,8 +31,8 @@ def cpu(gb: float) -> Machine:
     [
         (JOINT, gpu(80), 4, ("fp16", "fp16"), 4),
         (JOINT, gpu(24), 4, ("fp16", "fp16"), 4),
-        (JOINT, gpu(24), 8, ("fp16", "fp16"), 8),
-        (JOINT, gpu(24), 9, ("fp16", "int8"), 9),  # the largest model gives way first
+        (JOINT, gpu(24), 7, ("fp16", "fp16"), 7),
+        (JOINT, gpu(24), 8, ("fp16", "int8"), 8),  # the largest model gives way first
         (JOINT, gpu(16), 4, ("fp16", "int8"), 4),
         (JOINT, gpu(12), 4, ("fp16", "int4"), 4),
         (JOINT, gpu(8), 4, ("int8", "int4"), 1),  # no precision serves four

@@ -150,6 +150,17 @@ def test_a_write_that_fails_leaves_the_model_and_no_file(made, cache_folder, mon
     assert not kept(cache_folder) and not list(cache_folder.glob("*.partial"))
 
 
+def test_memory_that_runs_out_while_writing_leaves_the_model_and_no_file(made, cache_folder, monkeypatch):
+    """It would be taken for a model that does not fit, and a lower precision be loaded in its place."""
+
+    def quantized(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("bianque.manager.weights.filling._quantized", quantized)
+    load(made["bianque-2"], cache_folder)
+    assert not kept(cache_folder) and not list(cache_folder.glob("*.partial"))
+
+
 def test_a_folder_that_cannot_be_made_is_no_obstacle(made, tmp_path):
     (tmp_path / "file").write_text("")
     assert same_state(load(made["bianque-2"], tmp_path / "file" / "cache"), load(made["bianque-2"], None))

@@ -72,6 +72,8 @@ class RetryPolicy:
         asked = _asked_seconds(error)
         if asked is not None:
             return min(asked, self.longest_asked_seconds)
+        if num_failures == 1 and is_client_closed(error):
+            return 0.0  # there is nobody to spare
         return min(self.first_wait_seconds * 2 ** (num_failures - 1), self.longest_wait_seconds)
 
 
@@ -90,6 +92,8 @@ def retrying(call: Callable[[], _T], what: str, policy: RetryPolicy, stop: threa
         except Exception as error:
             num_failures += 1
             tries = min(policy.tries, policy.connect_tries if isinstance(error, httpx2.ConnectError) else policy.tries)
+            if is_client_closed(error):
+                tries = max(tries, 2)  # it says nothing of the Hub, and the next request gets a new client
             if num_failures >= tries or not is_transient(error):
                 raise
             if not pause(what, num_failures, error, policy, stop):
@@ -110,12 +114,33 @@ def is_transient(error: Exception) -> bool:
     status = status_of(error)
     if status is not None:
         return status in TRANSIENT_STATUS
-    if isinstance(error, RuntimeError):
-        # huggingface_hub closes the client that all threads share when one of them cannot connect.
-        return "closed" in str(error)
+    if is_client_closed(error):
+        return True
     return isinstance(error, httpx2.TransportError) and not isinstance(
         error, (httpx2.ProxyError, httpx2.UnsupportedProtocol)
     )
+
+
+def is_client_closed(error: BaseException) -> bool:
+    """Whether a request met a closed client; the next `get_session` makes a new one.
+
+    huggingface_hub closes the client that all threads share when one of them cannot connect, after a fork, when
+    another part of the program sets its own client, and at the end of the process. httpx2 has no class of its own for
+    the error, and other errors of the class are faults of a program.
+    """
+    return isinstance(error, RuntimeError) and "client has been closed" in str(error)
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether Hub, network, cache or a closed client raise `error`, without a fault of the program."""
+    import httpx2
+
+    return isinstance(error, (httpx2.HTTPError, OSError, ValueError, KeyError)) or is_client_closed(error)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether a place on this disk may not be written."""
+    return isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def status_of(error: Exception) -> int | None:
@@ -153,6 +178,7 @@ def list_files(source: ModelSource) -> tuple[str, list[RemoteFile]]:
 
     Raises:
         HfHubHTTPError, httpx2.TransportError, OfflineModeIsEnabled: as huggingface_hub raises them.
+        RuntimeError: if another thread closed the client meanwhile.
         ValueError: if the answer is not one of a Hub.
     """
     from huggingface_hub import HfApi, RepoFile, constants
@@ -210,7 +236,9 @@ def explain(error: Exception, source: ModelSource) -> SnapshotError:
         return SnapshotError("snapshot_no_access", repo_id=repo_id, endpoint=constants.ENDPOINT)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return SnapshotError("snapshot_disk_filled", repo_id=repo_id, reason=reason_of(error))
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        folder = error.filename or constants.HF_HUB_CACHE
+    if is_client_closed(error):
+        return SnapshotError("snapshot_client_closed", repo_id=repo_id)
+    if is_read_only(error):
+        folder = getattr(error, "filename", None) or constants.HF_HUB_CACHE
         return SnapshotError("snapshot_cache_read_only", repo_id=repo_id, folder=folder)
     return SnapshotError("snapshot_not_cached", repo_id=repo_id, reason=reason_of(error))

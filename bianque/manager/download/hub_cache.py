@@ -11,6 +11,7 @@ models--owner--name/
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from bianque.manager.download.integrity import DIGEST, Record, RemoteFile
+
+logger = logging.getLogger(__name__)
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_REVISION = "main"
@@ -69,14 +72,21 @@ class RepoCache:
         return commit if COMMIT.fullmatch(commit) else None
 
     def point(self, revision: str | None, commit: str) -> None:
-        """Store that `revision` points to `commit`; a full commit hash needs no entry."""
+        """Store that `revision` points to `commit`; a full commit hash needs no entry.
+
+        In a cache that cannot be written it is left out: the files are there, and only a start without network would
+        have looked for the entry.
+        """
         if self.commit_of(revision) == commit:
             return
         path = self.folder / "refs" / (revision or DEFAULT_REVISION)
-        path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        draft.write_text(commit, encoding="utf-8")
-        os.replace(draft, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(commit, encoding="utf-8")
+            os.replace(draft, path)
+        except OSError as error:
+            logger.warning("%s could not be written: %s", path, error)
 
     def link(self, commit: str, file: RemoteFile) -> None:
         """Make a finished blob appear in the snapshot. The caller holds the lock of `file`."""

@@ -11,13 +11,22 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from bianque.errors import SnapshotError
 from bianque.manager.download.commit import fetch_commit, has_size
-from bianque.manager.download.hub import RetryPolicy, explain, list_files, reason_of, retrying, select_files
+from bianque.manager.download.hub import (
+    RetryPolicy,
+    explain,
+    is_expected,
+    is_read_only,
+    list_files,
+    reason_of,
+    retrying,
+    select_files,
+)
 from bianque.manager.download.hub_cache import COMMIT, RepoCache
 from bianque.manager.download.integrity import RemoteFile
 from bianque.manager.download.progress import Progress
@@ -50,7 +59,8 @@ def resolve_snapshot(
     """Return the local folder of a model, downloading what is missing when `source` names a Hub repo.
 
     A folder is returned as it is. Of a repo, the newest commit of the revision is taken; when the Hub does not answer,
-    a complete snapshot of an earlier time serves. A full commit hash that is complete needs no network at all.
+    or the cache is full or cannot be written, a complete snapshot of an earlier time serves, and the log says so. A
+    full commit hash that is complete needs no network at all.
 
     Args:
         source: a folder, or a repo id with a branch, tag or commit.
@@ -71,17 +81,17 @@ def resolve_snapshot(
     if not _is_repo_id(source.location):
         raise SnapshotError("snapshot_folder_missing", folder=source.location)
 
-    import httpx2
-
     cancelled = cancelled or threading.Event()
     try:
         return _from_hub(source, report, cancelled, family, policy)
-    except (httpx2.HTTPError, OSError, ValueError, KeyError) as error:
+    except Stopped as error:
+        raise SnapshotError("snapshot_cancelled", repo_id=source.location) from error
+    except Exception as error:
+        if not is_expected(error):
+            raise
         if cancelled.is_set():
             raise SnapshotError("snapshot_cancelled", repo_id=source.location) from error
         raise explain(error, source) from error
-    except Stopped as error:
-        raise SnapshotError("snapshot_cancelled", repo_id=source.location) from error
 
 
 def _from_hub(
@@ -91,8 +101,6 @@ def _from_hub(
     family: Family | None,
     policy: RetryPolicy,
 ) -> Path:
-    import httpx2
-
     cache = RepoCache(source.location)
     cached = _cached(cache, source.revision)
     is_online = True
@@ -105,8 +113,8 @@ def _from_hub(
         try:
             commit, listed = retrying(lambda: list_files(source), source.location, patience, cancelled)
             files = select_files(listed)
-        except (httpx2.HTTPError, OSError, ValueError, KeyError) as error:
-            if cached is None:
+        except Exception as error:
+            if cached is None or not is_expected(error):
                 raise
             reason = reason_of(error)
             logger.warning("%s: no answer from the Hub (%s); the cached snapshot is used", source.location, reason)
@@ -114,27 +122,54 @@ def _from_hub(
             is_online = False
     if not files:
         raise SnapshotError("snapshot_no_weights", repo_id=source.location)
-    names = {file.path for file in files}
-    is_adapter = ADAPTER_FILES[0] in names and "config.json" not in names  # its base tells the architecture
 
-    def inspect(folder: Path) -> None:
-        if not is_adapter:
-            _check_architecture(folder, tuple(TOKENIZER_FILES) if family is None else (family,))
+    def bring(commit: str, files: Sequence[RemoteFile], *, is_online: bool) -> None:
+        def inspect(folder: Path) -> None:
+            names = {file.path for file in files}
+            if ADAPTER_FILES[0] not in names or "config.json" in names:  # an adapter's base tells the architecture
+                _check_architecture(folder, tuple(TOKENIZER_FILES) if family is None else (family,))
 
-    fetch_commit(
-        cache,
-        source.location,
-        commit,
-        files,
-        report=report,
-        cancelled=cancelled,
-        policy=policy,
-        is_online=is_online,
-        inspect=inspect,
-    )
-    if is_online:
-        cache.point(source.revision, commit)
+        fetch_commit(
+            cache,
+            source.location,
+            commit,
+            files,
+            report=report,
+            cancelled=cancelled,
+            policy=policy,
+            is_online=is_online,
+            inspect=inspect,
+        )
+
+    try:
+        bring(commit, files, is_online=is_online)
+    except (OSError, SnapshotError) as error:
+        # A volume that is mounted read-only, which may say that nothing of it is free, or a full disk: an earlier
+        # commit serves. A damaged file of this one does not.
+        obstacle = _obstacle_to_storing(error, cache)
+        if cached is None or cached[0] == commit or not obstacle:
+            raise
+        logger.warning(
+            "%s: commit %.7s cannot be stored (%s); the cached snapshot %.7s is used",
+            source.location,
+            commit,
+            obstacle,
+            cached[0],
+        )
+        commit, files = cached
+        bring(commit, files, is_online=False)
+    else:
+        if is_online:
+            cache.point(source.revision, commit)
     return cache.snapshot(commit)
+
+
+def _obstacle_to_storing(error: OSError | SnapshotError, cache: RepoCache) -> str:
+    """Return why a commit could not be brought into the cache, if it was for want of rights or room; else nothing."""
+    if isinstance(error, SnapshotError):
+        is_full = error.key == "snapshot_disk_full"
+        return f"there is room for {error.params['free']} of {error.params['needed']}" if is_full else ""
+    return f"{error.filename or cache.folder} cannot be written" if is_read_only(error) else ""
 
 
 def _cached(cache: RepoCache, revision: str | None) -> tuple[str, list[RemoteFile]] | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bianque.errors import SnapshotError
-from bianque.manager.download.hub import RetryPolicy, is_transient, pause, reason_of
+from bianque.manager.download.hub import RetryPolicy, is_client_closed, is_transient, pause, reason_of
 from bianque.manager.download.hub_cache import RepoCache
 from bianque.manager.download.integrity import READ_BYTES, RemoteFile, is_whole, new_hasher
 from bianque.manager.download.progress import ProgressTracker
@@ -85,6 +85,7 @@ class Transfer:
             SnapshotError: when it arrives damaged twice, or is damaged here and cannot be fetched.
             Stopped: when `stop` was set.
             HfHubHTTPError, httpx2.TransportError, OSError: when it cannot be fetched or written.
+            RuntimeError: when other threads closed the client again and again.
         """
         pointer = self._cache.snapshot(self._commit) / file.path
         if not self._is_verified(pointer, file):
@@ -147,7 +148,8 @@ class Transfer:
                     if stream.tell() > furthest:
                         num_failures = 0
                     num_failures += 1
-                    if num_failures >= self._policy.tries or not is_transient(error):
+                    tries = max(self._policy.tries, 2) if is_client_closed(error) else self._policy.tries
+                    if num_failures >= tries or not is_transient(error):
                         raise
                     pause(f"{self._repo_id} {file.path}", num_failures, error, self._policy, self._stop)
                 furthest = max(furthest, stream.tell())

@@ -191,7 +191,7 @@ class QuantizedCache:
             for sibling in self.path.parent.iterdir():
                 if self.siblings.fullmatch(sibling.name) and sibling != self.path:
                     sibling.unlink()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: no memory to unpack a tensor on its device
             logger.warning("quantized weights could not be kept in %s: %s", self.path, error)
             return False
         finally:
