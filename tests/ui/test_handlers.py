@@ -463,6 +463,35 @@ def test_the_oldest_messages_are_put_aside_and_still_count(page, service):
     assert len(restored.chatbot) == len(history) + 4 and restored.older == []
 
 
+def test_undo_ends_a_running_reply_for_good(page, service):
+    service.seconds_per_token = 0.01
+    updates = page.send(request(), "三天了", [], conversation("我失眠", QUESTION), *OPTIONS)
+    next(updates)
+    shown = next(updates)
+    undone = page.undo(request(), [], shown.chatbot, "顺便问")
+    assert said(undone)[1:] == [("user", "我失眠"), ("assistant", QUESTION)]
+    assert undone.message["value"] == "三天了\n顺便问" and undone.message["stop_btn"] is False
+    *_, last = updates
+    assert said(last) == said(undone) and last.returned is None
+    # What has been typed since is the visitor's.
+    assert "value" not in last.message
+    assert service.num_running == 0
+
+
+def test_the_messages_put_aside_stay_so_while_a_reply_is_written(page, service, warnings_shown):
+    service.seconds_per_token = 0.01
+    history = long_conversation(30)
+    updates = page.send(request(), "新的", history[:21], history[21:], *OPTIONS)
+    first = next(updates)
+    shown = next(updates)
+    update = page.show_older(request(), first.older, shown.chatbot)
+    assert is_skip(update.chatbot) and is_skip(update.older)
+    assert warnings_shown == [text("reply_running", "zh")]
+    *_, last = updates
+    assert len(last.older) + len(last.chatbot) == len(history) + 2
+    assert len(page.show_older(request(), last.older, last.chatbot).chatbot) == len(history) + 2
+
+
 def test_an_edit_finds_its_message_behind_those_put_aside(page, service):
     history = long_conversation(30)
     older, shown = history[:21], history[21:]
