@@ -88,6 +88,15 @@ ERRORS: dict[str, Text] = {
         "还没有可以导出的对话；请先发送一条消息。",
         "There is no conversation to export yet; send a message first.",
     ),
+    "export_too_large": Text(
+        "文件最大 {limit} MB，这个有 {got} MB，无法打开；请选择从本页导出的 JSON 文件。",
+        "A file may have at most {limit} MB, but this one has {got} MB, so it cannot be opened; choose a JSON file "
+        "exported by this page.",
+    ),
+    "export_options_ignored": Text(
+        "对话已打开；文件里的这些设置无效，已改用默认值：{names}。",
+        "The conversation is open; these settings in the file are not valid, and defaults stand in their place: {names}.",
+    ),
     "export_invalid": Text(
         "这个文件不是本页导出的 JSON，无法打开。",
         "This file is no JSON exported by this page, so it cannot be opened.",

@@ -127,6 +127,10 @@ PAGE: dict[str, Text] = {
     "share_label": Text("导出与分享", "Export and share"),
     "share_paper": Text("打印 / PDF", "Print / PDF"),
     "share_open": Text("打开导出的 JSON", "Open an exported JSON"),
+    "share_other_models": Text(
+        "这段对话由 {theirs} 写成；接下来由 {ours} 回答。",
+        "This conversation was written by {theirs}; what follows is by {ours}.",
+    ),
     "share_question": Text("链接里的第一个问题（可空）", "First question in the link (optional)"),
     "share_question_hint": Text(
         "链接只带设置和这句话，不带对话", "The link carries settings and this, never the conversation"

@@ -90,7 +90,7 @@ EVENTS_WITH_MODE = {
     "advise_now": lambda mode: ["我失眠", [], conversation(), *options(mode)],
     "retry": lambda mode: [[], conversation("我失眠"), *options(mode)],
     "make": lambda mode: ["", [], conversation("我失眠"), *options(mode)],
-    "open_kept": lambda mode: [{"mode": mode, "messages": conversation("我失眠")}, None],
+    "open_kept": lambda mode: [{"mode": mode, "messages": conversation("我失眠")}, None, "joint"],
 }
 # Of the two parts of a conversation that a page sends, gradio itself refuses a chatbot's that is not of its form.
 EVENTS_WITH_HISTORY = {
@@ -101,7 +101,7 @@ EVENTS_WITH_HISTORY = {
     "undo": lambda older, shown: [older, shown, ""],
     "show_older": lambda older, shown: [older, shown],
     "make": lambda older, shown: ["", older, shown, *OPTIONS],
-    "open_kept": lambda older, shown: [{"mode": "joint", "messages": [*older, *shown]}, None],
+    "open_kept": lambda older, shown: [{"mode": "joint", "messages": [*older, *shown]}, None, "joint"],
 }
 
 

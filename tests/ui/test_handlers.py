@@ -537,6 +537,25 @@ def test_the_summary_comes_with_the_advice_and_keeps_corrections():
     assert (card["value"], made) == ("", "")
 
 
+def settle_opened(history: list[dict], card: str):
+    return Guidance(LIMITS).settle_opened(request(), card, [], history, *OPTIONS)
+
+
+def test_a_corrected_card_of_a_file_stays():
+    history = advised("我失眠", QUESTION, "一个月了")
+    *_, fresh, _, made = settle_opened(history, "")
+    assert fresh["value"] == made and made.startswith("【主诉】我失眠")
+    _, _, _, summary, card, _, again = settle_opened(history, "【主诉】失眠一个月")
+    assert summary["visible"] and is_skip(card) and again == made
+    # As it was made, in whichever language: nobody has corrected it.
+    english = made.replace("主诉", "Complaint").replace("多久", "Since when")
+    english = english.replace(text("summary_origin", "zh"), text("summary_origin", "en"))
+    *_, card, _, again = settle_opened(history, english)
+    assert card["value"] == again == made
+    *_, card, _, again = settle_opened(conversation("我失眠", QUESTION), "【主诉】失眠一个月")
+    assert (card["value"], again) == ("", "")
+
+
 def test_the_older_button_is_there_when_there_are_older_messages():
     *_, older, _ = settle(conversation("我失眠", QUESTION), older=conversation("头疼", "多久？"))
     assert older["visible"]

@@ -319,13 +319,20 @@ window.bianque = (() => {
     return [];
   }
 
-  function open(id, saved) {
+  let isOtherMode = false; // whether one was opened whose mode was not chosen, so that its defaults come
+  function open(id, saved, mode) {
     const chosen = apply(saved).list.find((one) => one.id === id) || null;
+    isOtherMode = Boolean(chosen && chosen.mode !== mode);
     if (chosen) {
       current = id;
       sessionStorage.setItem("bianque.id", id);
     }
-    return [chosen, null];
+    return [chosen, null, mode];
+  }
+
+  function opened(...values) {
+    if (isOtherMode) given = values;
+    return [];
   }
 
   // Everything: this conversation, those kept, and the agreement to keep them.
@@ -385,10 +392,11 @@ window.bianque = (() => {
     return [];
   }
 
-  // Called after a file was opened or refused: then nothing came.
-  function picked() {
+  // Called after a file was opened or refused: then nothing came. What came with one are no defaults.
+  function picked(isThere) {
     isOpening = false;
-    return [];
+    if (isThere) given = [];
+    return isThere ? touch() : [];
   }
 
   function pick() {
@@ -400,7 +408,9 @@ window.bianque = (() => {
       input.addEventListener("change", async () => {
         const file = input.files[0];
         isOpening = Boolean(file);
-        resolve([file ? (file.size > LARGEST_FILE_BYTES ? "too large" : await file.text()) : null]);
+        // Of a file that is too large only its size is sent. One that cannot be read is none of ours.
+        const content = file && file.size <= LARGEST_FILE_BYTES ? file.text().catch(() => "") : file?.size;
+        resolve([file ? await content : null]);
       });
       input.click();
     });
@@ -505,6 +515,6 @@ window.bianque = (() => {
 
   return {
     ...{ loading, restore, restored, choosing, chosen, settle, standing, note, touch },
-    ...{ remember, keep, begin, open, forget, link, download, paper, picture, pick, picked },
+    ...{ remember, keep, begin, open, opened, forget, link, download, paper, picture, pick, picked },
   };
 })();
