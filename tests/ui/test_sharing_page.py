@@ -206,6 +206,64 @@ def test_two_tabs_do_not_overwrite_each_other(visit):
     expect(second.page.locator("#kept-list label")).to_have_count(2)
 
 
+def conversations(visitor) -> list[list[str]]:
+    """Return what the visitor said in each conversation that the browser keeps, found by opening them in turn."""
+    visitor.open_panel("kept")
+    listed = visitor.page.locator("#kept-list label")
+    found = []
+    for index in range(listed.count()):
+        listed.nth(index).click()
+        expect(listed.nth(index).locator("input")).to_be_checked()
+        visitor.page.wait_for_timeout(500)
+        found.append(visitor.messages.all_inner_texts())
+    return sorted(found)
+
+
+@pytest.mark.parametrize("how", ["copied", "window.open"])
+def test_a_duplicated_tab_goes_on_by_itself(visit, how):
+    first = visit()
+    keep(first)
+    first.send("我失眠")
+    first.expect_reply(QUESTION, 2)
+    second = first.duplicate(how)
+    second.expect_reply(QUESTION, 2)
+    assert second.messages.all_inner_texts() == ["我失眠"]
+    second.send("三天了")
+    second.expect_reply(ADVICE, 3)
+    first.send("一个月了")
+    first.expect_reply(ADVICE, 3)
+    second.send("还要注意什么")
+    second.expect_reply(ADVICE, 4)
+    # Each finds its own again, and the browser keeps both.
+    first.reload()
+    first.expect_reply(ADVICE, 3)
+    assert first.messages.all_inner_texts() == ["我失眠", "一个月了"]
+    second.reload()
+    second.expect_reply(ADVICE, 4)
+    assert second.messages.all_inner_texts() == ["我失眠", "三天了", "还要注意什么"]
+    third = first.beside()
+    assert conversations(third) == [["我失眠", "一个月了"], ["我失眠", "三天了", "还要注意什么"]]
+
+
+def test_a_kept_conversation_opened_in_two_tabs_becomes_two(visit):
+    first = visit()
+    keep(first)
+    first.send("我失眠")
+    first.expect_reply(QUESTION, 2)
+    second = first.beside()
+    second.open_panel("kept")
+    second.page.locator("#kept-list label").click()
+    second.expect_reply(QUESTION, 2)
+    second.send("三天了")
+    second.expect_reply(ADVICE, 3)
+    # What one of them clears stays in the other.
+    first.page.locator("#chat button[aria-label='清空对话']").click()
+    expect(first.replies).to_have_count(1)
+    second.reload()
+    second.expect_reply(ADVICE, 3)
+    assert second.messages.all_inner_texts() == ["我失眠", "三天了"]
+
+
 class SlowArrival:
     """Holds back what the next page asks for after its first event, as a slow network does, until `let_through`."""
 

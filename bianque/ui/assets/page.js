@@ -155,6 +155,7 @@ window.bianque = (() => {
   const EMPTY = { keep: false, list: [] };
   const newId = () => `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}`;
   let current = sessionStorage.getItem("bianque.id") || newId();
+  let origin = null; // what this conversation was called in another tab, before both went on by themselves
   let latest = null; // what the page shows, for after a lost connection
   let savedAt = 0;
   let isOpening = false; // a file: what comes next is a conversation of its own
@@ -164,6 +165,12 @@ window.bianque = (() => {
     // Each tab holds the whole list, so what one writes the others must know before they write.
     channel = new BroadcastChannel("bianque");
     channel.onmessage = ({ data }) => {
+      if (data.kind === "claim") {
+        if (data.id === current) channel.postMessage({ kind: "held", id: current });
+        return;
+      }
+      if (data.id === current && data.kind !== "drop") part();
+      if (data.kind === "held") return;
       incoming = [...incoming.filter((change) => !data.id || change.id !== data.id), data];
     };
   } catch {
@@ -203,6 +210,20 @@ window.bianque = (() => {
   }
 
   const tell = (change) => channel && channel.postMessage(change);
+
+  // Browsers copy the tab's storage, and with it the name of its conversation, into a duplicate of the tab or one that
+  // it opens; a kept conversation can be opened in two tabs as well. Who comes later asks, and is told if another tab
+  // has it. From then on, what is said here is a conversation of its own. A tab that was asleep and could not tell
+  // notices at the latest when the other one writes.
+  const claim = () => tell({ kind: "claim", id: current });
+
+  function part() {
+    origin = current;
+    current = newId();
+    if (latest) latest = { ...latest, id: current };
+  }
+
+  claim();
   const upsert = (list, one) => [one, ...list.filter((other) => other.id !== one.id)];
 
   function apply(store) {
@@ -259,7 +280,7 @@ window.bianque = (() => {
 
   function restore(_, saved) {
     const store = apply(saved);
-    const kept = store.keep ? store.list.find((one) => one.id === current) || null : null;
+    const kept = store.keep ? store.list.find((one) => one.id === (origin || current)) || null : null;
     return [latest || kept, null];
   }
 
@@ -287,7 +308,7 @@ window.bianque = (() => {
       tell({ kind: "drop", id: current });
       return write({ ...store, list: store.list.filter((one) => one.id !== current) });
     }
-    const stored = store.list.find((one) => one.id === current);
+    const stored = store.list.find((one) => one.id === current) || store.list.find((one) => one.id === origin);
     if (stored && JSON.stringify(stored.messages) === JSON.stringify(conversation.messages)) {
       return [SKIP, titles(store)]; // opened, not changed
     }
@@ -315,6 +336,7 @@ window.bianque = (() => {
 
   function begin() {
     current = newId();
+    origin = null;
     latest = null;
     return [];
   }
@@ -325,7 +347,9 @@ window.bianque = (() => {
     isOtherMode = Boolean(chosen && chosen.mode !== mode);
     if (chosen) {
       current = id;
+      origin = null;
       sessionStorage.setItem("bianque.id", id);
+      claim();
     }
     return [chosen, null, mode];
   }
