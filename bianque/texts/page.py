@@ -166,4 +166,10 @@ PAGE: dict[str, Text] = {
     # gradio's own labels that it leaves in English
     "chatbot.copy_message": Text("复制消息", "Copy message"),
     "chatbot.copied_message": Text("已复制", "Copied"),
+    # those that it has no entry for; `page.js` puts them in the place of its words
+    "label_copy": Text("复制", "Copy"),
+    "label_copy_conversation": Text("复制整段对话", "Copy conversation"),
+    "label_reply": Text("回复：", "Reply: "),
+    "label_said": Text("您说：", "You said: "),
+    "label_footer": Text("页脚", "Footer"),
 }

@@ -156,8 +156,14 @@ def _choices(i18n: gr.I18n, service: ConsultationService) -> dict[str, Any]:
         )
     }
     with gr.Accordion(i18n("settings_label"), open=False, elem_id="settings"):
+        # gradio's button beside a slider brings back what the page began with, whatever the mode; ours is at the end.
         choices["top_p"] = gr.Slider(
-            *TOP_P_RANGE, value=defaults.top_p, step=0.05, label=i18n("top_p_label"), info=i18n("top_p_hint")
+            *TOP_P_RANGE,
+            value=defaults.top_p,
+            step=0.05,
+            label=i18n("top_p_label"),
+            info=i18n("top_p_hint"),
+            buttons=[],
         )
         choices["temperature"] = gr.Slider(
             *TEMPERATURE_RANGE,
@@ -165,6 +171,7 @@ def _choices(i18n: gr.I18n, service: ConsultationService) -> dict[str, Any]:
             step=0.05,
             label=i18n("temperature_label"),
             info=i18n("temperature_hint"),
+            buttons=[],
         )
         choices["max_new_tokens"] = gr.Slider(
             *MAX_NEW_TOKENS_RANGE,
@@ -172,6 +179,7 @@ def _choices(i18n: gr.I18n, service: ConsultationService) -> dict[str, Any]:
             step=16,
             label=i18n("max_new_tokens_label"),
             info=i18n("max_new_tokens_hint"),
+            buttons=[],
         )
         choices["asking_limit"] = gr.Slider(
             *ASKING_LIMIT_RANGE,
@@ -179,6 +187,7 @@ def _choices(i18n: gr.I18n, service: ConsultationService) -> dict[str, Any]:
             step=1,
             label=i18n("asking_limit_label"),
             info=i18n("asking_limit_hint"),
+            buttons=[],
         )
         choices["greedy"] = gr.Checkbox(False, label=i18n("greedy_label"), info=i18n("greedy_hint"))
         # A number box shows an empty seed as 0, which is a seed.

@@ -503,6 +503,31 @@ window.bianque = (() => {
     };
   }
 
+  // ------------------------------------------------------------------ labels
+
+  // What gradio calls these in every language. The number and the slider beside it are named by their label alone.
+  const names = bianqueWords[navigator.language.startsWith("zh") ? "zh" : "en"];
+  const LABELS = [
+    [/^chatbot conversation$/, names.chat],
+    [/^Copy conversation$/, names.copyConversation],
+    [/^Copy$/, names.copy],
+    [/^bot's message: /, names.reply],
+    [/^user's message: /, names.said],
+    [/^(number input|range slider) for /, ""],
+    [/^Gradio footer navigation$/, names.footer],
+  ];
+
+  function relabel() {
+    for (const part of document.querySelectorAll("[aria-label]")) {
+      for (const attribute of ["aria-label", "title"]) {
+        const label = part.getAttribute(attribute);
+        const found = label && LABELS.find(([pattern]) => pattern.test(label));
+        const better = found && label.replace(...found);
+        if (found && better !== label) part.setAttribute(attribute, better);
+      }
+    }
+  }
+
   // ------------------------------------------------------------------ outer page
 
   let told = 0;
@@ -524,6 +549,7 @@ window.bianque = (() => {
   function look() {
     isLooking = false;
     if (isArriving) hold();
+    relabel();
     const wrap = document.querySelector("#chat .bubble-wrap");
     if (wrap && !followed.has(wrap)) {
       followed.add(wrap);
