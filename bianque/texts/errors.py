@@ -284,6 +284,14 @@ ERRORS: dict[str, Text] = {
         "有模型正在载入；请等它完成后再更换。",
         "A model is being loaded; wait until that is done, then change it.",
     ),
+    "switch_cancelled": Text(
+        "已按要求取消；已经下载的部分会留到下一次。",
+        "cancelled as asked; what was downloaded is kept for the next time.",
+    ),
+    "switch_over": Text(
+        "现在没有正在进行的更换，不用取消。",
+        "No model is being changed now, so there is nothing to cancel.",
+    ),
     "model_not_offered": Text(
         "这里不能选用模型 {name!r}；请从 {offered} 中选择。",
         "Model {name!r} cannot be chosen here; choose one of {offered}.",

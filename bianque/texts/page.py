@@ -109,6 +109,7 @@ PAGE: dict[str, Text] = {
     ),
     "choice_too_large": Text("{precision}：放不下，约需 {gb} GB", "{precision}: does not fit, about {gb} GB"),
     "choice_apply": Text("更换", "Change"),
+    "choice_cancel": Text("取消更换", "Cancel the change"),
     "choice_unknown": Text("正在检查这台机器，请稍候。", "This machine is being looked at; please wait."),
     "choice_now": Text("现在", "Now"),
     "choice_incoming": Text("正在换成", "Changing to"),

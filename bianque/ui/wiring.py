@@ -85,6 +85,7 @@ def connect_choice(choice: ModelChoice, panel: dict[str, Any], page_timer: Any) 
         event(choice.show, job, shown, **RAW)
     model.input(choice.show_precisions, [job, model], precision, **RAW)
     panel["apply"].click(choice.change, [job, model, precision], [state, panel["timer"], page_timer], **TELLING)
+    panel["cancel"].click(choice.cancel, job, state, **TELLING)
     panel["timer"].tick(choice.follow, job, shown, **RAW)
 
 
