@@ -103,6 +103,37 @@ def test_targets_of_the_panels_are_large_enough_on_a_phone(visit):
     assert visitor.scroll_width() == 390
 
 
+BORDERS = """
+() => {
+  const parse = text => text.match(/[\\d.]+/g).map(Number);
+  const linear = value => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const behind = element => {
+    for (; element; element = element.parentElement) {
+      const colour = parse(getComputedStyle(element).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0.99) return colour;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll("#side input:is([type=radio], [type=checkbox]):not(:checked)")]
+    .filter(input => input.checkVisibility())
+    .map(input => {
+      const [a, b] = [parse(getComputedStyle(input).borderTopColor), behind(input.parentElement)].map(luminance);
+      return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    });
+}
+"""
+
+
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+def test_what_can_be_ticked_is_seen(visit, color_scheme):
+    visitor = visit(color_scheme=color_scheme)
+    for panel in ("settings", "kept"):
+        visitor.open_panel(panel)
+    ratios = visitor.page.evaluate(BORDERS)
+    assert len(ratios) == 5 and min(ratios) >= 3
+
+
 def test_a_slider_shows_where_the_keyboard_is(visit):
     visitor = visit()
     visitor.open_panel("settings")
