@@ -39,6 +39,7 @@ class ModelChanges:
     limit_bytes: int
     threads: CpuThreads
     _turn: threading.Lock = field(default_factory=threading.Lock)
+    _stop: threading.Event = field(default_factory=threading.Event)
 
     def bring(self, job: Job) -> BianQueError | None:
         """Bring the model of `job` into memory unless it is there; return what prevents it, which its state tells."""
@@ -77,6 +78,24 @@ class ModelChanges:
                 self._switch(job, source, precision, visitors)
             finally:
                 self.threads.adapt(self.serving.models)
+                if not self.loading.cancelled.is_set():
+                    self._stop.clear()
+
+    def cancel_switch(self) -> bool:
+        """Give up a switch whose model does not serve yet, soon after; return False if there is none.
+
+        What has been downloaded stays for the next time. A model that is being put in place at this moment still is.
+        """
+        with self.serving.changed:
+            incoming = self.serving.incoming
+            if incoming is None or incoming.state == "failed":
+                return False
+            self._stop.set()
+            return True
+
+    def stop(self) -> None:
+        """Give up a switch and begin none any more: the application ends."""
+        self._stop.set()
 
     def announce(self, job: Job, source: ModelSource) -> ModelStatus:
         """Show that another model is about to do `job`, and return its state."""
@@ -108,14 +127,14 @@ class ModelChanges:
             planned = replace(planned, precision=memory.precisions[0], visitors=memory.visitors)
             resident = self.serving.find(planned.key)
             if resident is None:
-                tell = self.serving.update_incoming
-                folder, planned = self.loading.fetch(planned, tell)
+                loading = replace(self.loading, cancelled=self._stop)
+                folder, planned = loading.fetch(planned, self.serving.update_incoming)
                 # An engine counts its threads when it is made.
                 self.threads.adapt({**self.serving.models, job: planned})
                 make_room = partial(self._make_room_for_successor, planned, job)
-                resident = self.loading.load_at_best(folder, planned, tell, make_room)
+                resident = loading.load_at_best(folder, planned, self._tell_or_stop, make_room)
         except Exception as error:
-            failure = as_error(spec.name, error)
+            failure = _cancelled(spec.name) if self._stop.is_set() else as_error(spec.name, error)
             self.serving.update_incoming(state="failed", error=failure)
             # What had not been in memory need not be now: bringing it might push out what serves.
             if was_ready and self.serving.get(job) is None:
@@ -126,6 +145,12 @@ class ModelChanges:
             self.serving.replan(job, planned)
             self.serving.install(job, resident)
         logger.info("%s now serves the %s at %s", planned.spec.name, job.value, resident.precision)
+
+    def _tell_or_stop(self, **changes: object) -> None:
+        """Tell how far the reading of weights is, which has no other place where it can be ended."""
+        if self._stop.is_set():
+            raise ModelUnavailableError("switch_cancelled")
+        self.serving.update_incoming(**changes)
 
     def budget(self, *extra: PlannedModel) -> int:
         """Return what all models may take of the device together."""
@@ -167,6 +192,11 @@ class ModelChanges:
             planned = self.serving.planned(job)
             assert planned is not None
             self.serving.update(job, state="failed", error=as_error(planned.spec.name, error))
+
+
+def _cancelled(name: str) -> BianQueError:
+    logger.info("%s: its taking over was cancelled", name)
+    return ModelUnavailableError("switch_cancelled")
 
 
 def as_error(name: str, error: Exception) -> BianQueError:

@@ -237,6 +237,11 @@ class ModelManager:
             self._tasks.spawn(partial(self._switch_quietly, changes, job, source, precision))
             return status
 
+    def cancel_switch(self) -> bool:
+        """Give up a switch that is under way: the present model goes on. Return False if there is none."""
+        changes = self._startup.changes
+        return changes is not None and changes.cancel_switch()
+
     def plan_beside(self, job: Job, spec: ModelSpec, precision: PrecisionChoice) -> MemoryPlan:
         """Return at which precision and for how many visitors a model would do `job`, beside what is needed with it.
 

@@ -69,6 +69,8 @@ class Startup:
     def cancel(self) -> None:
         """Stop downloads, now and later, and load nothing more."""
         self._cancelled.set()
+        if self.changes is not None:
+            self.changes.stop()
 
     def run(self) -> None:
         """Look at the machine, plan, and load."""

@@ -154,6 +154,18 @@ class ModelSwitcher:
                 return offer.status
         return self._manager.begin_switch(job, offer.source, precision)
 
+    def cancel(self) -> None:
+        """Give up a change that is under way; the present model goes on, and what was downloaded stays.
+
+        Raises:
+            SettingsError: if models may not be changed.
+            ModelUnavailableError: if none is being changed, or the new one serves by now.
+        """
+        if not self.is_allowed and (refusal := self.refusal) is not None:
+            raise refusal
+        if not self._manager.cancel_switch():
+            raise ModelUnavailableError("switch_over")
+
     def _candidates(self, job: Job) -> Iterator[tuple[ModelSpec, ModelSource]]:
         planned = self._manager.planned(job)
         if planned is not None:

@@ -102,6 +102,15 @@ ERRORS: dict[str, Text] = {
         "还没有可以导出的对话；请先发送一条消息。",
         "There is no conversation to export yet; send a message first.",
     ),
+    "export_too_large": Text(
+        "文件最大 {limit} MB，这个有 {got} MB，无法打开；请选择从本页导出的 JSON 文件。",
+        "A file may have at most {limit} MB, but this one has {got} MB, so it cannot be opened; choose a JSON file "
+        "exported by this page.",
+    ),
+    "export_options_ignored": Text(
+        "对话已打开；文件里的这些设置无效，已改用默认值：{names}。",
+        "The conversation is open; these settings in the file are not valid, and defaults stand in their place: {names}.",
+    ),
     "export_invalid": Text(
         "这个文件不是本页导出的 JSON，无法打开。",
         "This file is no JSON exported by this page, so it cannot be opened.",
@@ -293,6 +302,14 @@ ERRORS: dict[str, Text] = {
     "switch_running": Text(
         "有模型正在载入；请等它完成后再更换。",
         "A model is being loaded; wait until that is done, then change it.",
+    ),
+    "switch_cancelled": Text(
+        "已按要求取消；已经下载的部分会留到下一次。",
+        "cancelled as asked; what was downloaded is kept for the next time.",
+    ),
+    "switch_over": Text(
+        "现在没有正在进行的更换，不用取消。",
+        "No model is being changed now, so there is nothing to cancel.",
     ),
     "model_not_offered": Text(
         "这里不能选用模型 {name!r}；请从 {offered} 中选择。",

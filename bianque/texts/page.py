@@ -109,6 +109,7 @@ PAGE: dict[str, Text] = {
     ),
     "choice_too_large": Text("{precision}：放不下，约需 {gb} GB", "{precision}: does not fit, about {gb} GB"),
     "choice_apply": Text("更换", "Change"),
+    "choice_cancel": Text("取消更换", "Cancel the change"),
     "choice_unknown": Text("正在检查这台机器，请稍候。", "This machine is being looked at; please wait."),
     "choice_now": Text("现在", "Now"),
     "choice_incoming": Text("正在换成", "Changing to"),
@@ -127,6 +128,10 @@ PAGE: dict[str, Text] = {
     "share_label": Text("导出与分享", "Export and share"),
     "share_paper": Text("打印 / PDF", "Print / PDF"),
     "share_open": Text("打开导出的 JSON", "Open an exported JSON"),
+    "share_other_models": Text(
+        "这段对话由 {theirs} 写成；接下来由 {ours} 回答。",
+        "This conversation was written by {theirs}; what follows is by {ours}.",
+    ),
     "share_question": Text("链接里的第一个问题（可空）", "First question in the link (optional)"),
     "share_question_hint": Text(
         "链接只带设置和这句话，不带对话", "The link carries settings and this, never the conversation"
@@ -162,4 +167,10 @@ PAGE: dict[str, Text] = {
     # gradio's own labels that it leaves in English
     "chatbot.copy_message": Text("复制消息", "Copy message"),
     "chatbot.copied_message": Text("已复制", "Copied"),
+    # those that it has no entry for; `page.js` puts them in the place of its words
+    "label_copy": Text("复制", "Copy"),
+    "label_copy_conversation": Text("复制整段对话", "Copy conversation"),
+    "label_reply": Text("回复：", "Reply: "),
+    "label_said": Text("您说：", "You said: "),
+    "label_footer": Text("页脚", "Footer"),
 }

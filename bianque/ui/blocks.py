@@ -76,7 +76,8 @@ def build_demo(
         with_mode = [*conversation, choices["mode"]]
         sliders = [choices[name] for name in DEFAULTS]
         replaced = connect_kept(handlers, sharing, kept, with_mode, outputs, arrival, settings, sliders)
-        replaced += connect_share(sharing, share, parts["summary_text"], conversation, options, outputs, settings)
+        card = parts["summary_text"]
+        opened = connect_share(sharing, share, card, conversation, options, outputs, [*sliders, *settings])
         if switcher and panel:
             connect_choice(ModelChoice(service, switcher), panel, parts["timer"])
         around = [parts[name] for name in AROUND]
@@ -85,6 +86,7 @@ def build_demo(
             event.then(guidance.settle, [*summary, *conversation, *options], around, **RAW)
         for event in replaced:
             event.then(guidance.settle_anew, [*conversation, *options], around, **RAW)
+        opened.then(guidance.settle_opened, [card, *conversation, *options], around, **RAW)
         chat = make_chat(handlers.updates, service.default_options, limits)
         api(chat, api_name="chat", concurrency_limit=None)
     # Without this, gradio puts the platform's own header into a page opened directly, with requests to other hosts.
@@ -154,8 +156,14 @@ def _choices(i18n: gr.I18n, service: ConsultationService) -> dict[str, Any]:
         )
     }
     with gr.Accordion(i18n("settings_label"), open=False, elem_id="settings"):
+        # gradio's button beside a slider brings back what the page began with, whatever the mode; ours is at the end.
         choices["top_p"] = gr.Slider(
-            *TOP_P_RANGE, value=defaults.top_p, step=0.05, label=i18n("top_p_label"), info=i18n("top_p_hint")
+            *TOP_P_RANGE,
+            value=defaults.top_p,
+            step=0.05,
+            label=i18n("top_p_label"),
+            info=i18n("top_p_hint"),
+            buttons=[],
         )
         choices["temperature"] = gr.Slider(
             *TEMPERATURE_RANGE,
@@ -163,6 +171,7 @@ def _choices(i18n: gr.I18n, service: ConsultationService) -> dict[str, Any]:
             step=0.05,
             label=i18n("temperature_label"),
             info=i18n("temperature_hint"),
+            buttons=[],
         )
         choices["max_new_tokens"] = gr.Slider(
             *MAX_NEW_TOKENS_RANGE,
@@ -170,6 +179,7 @@ def _choices(i18n: gr.I18n, service: ConsultationService) -> dict[str, Any]:
             step=16,
             label=i18n("max_new_tokens_label"),
             info=i18n("max_new_tokens_hint"),
+            buttons=[],
         )
         choices["asking_limit"] = gr.Slider(
             *ASKING_LIMIT_RANGE,
@@ -177,6 +187,7 @@ def _choices(i18n: gr.I18n, service: ConsultationService) -> dict[str, Any]:
             step=1,
             label=i18n("asking_limit_label"),
             info=i18n("asking_limit_hint"),
+            buttons=[],
         )
         choices["greedy"] = gr.Checkbox(False, label=i18n("greedy_label"), info=i18n("greedy_hint"))
         # A number box shows an empty seed as 0, which is a seed.
@@ -230,7 +241,15 @@ def _connect(
     arrival = demo.load(handlers.load, mode, [chatbot, banner, timer, *sliders], js=script("loading"), **RAW)
     polled = timer.tick(handlers.poll, mode, [banner, timer, offered], **RAW)
     polled.then(None, [offered, mode, *sliders], sliders, js=script("settle"), **INSTANT)
-    chosen = mode.change(handlers.choose_mode, [mode, chatbot], [chatbot, *sliders], js=script("choosing"), **TELLING)
+    # Only when the visitor chooses: what comes with a link, a file or a kept conversation has its own settings.
+    chosen = mode.input(
+        handlers.choose_mode,
+        [mode, chatbot],
+        [chatbot, *sliders],
+        js=script("choosing"),
+        trigger_mode="always_last",
+        **TELLING,
+    )
     for finish in (chosen.then, chosen.failure):
         finish(None, sliders, None, js=script("chosen"), **INSTANT)
     gr.on([option.change for option in options], None, options, None, js=script("note"), **INSTANT)

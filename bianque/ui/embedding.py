@@ -10,6 +10,7 @@ of a link to the page stands there too, in the place of gradio's: they read the 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from html import escape
@@ -17,13 +18,22 @@ from typing import Any
 
 from starlette.middleware import Middleware
 
-from bianque.texts import text
+from bianque.texts import LANGUAGES, text
 from bianque.ui.public_files import CARD_PATH
 from bianque.ui.theme import CARD_SIZE, INK, OUTSIDE_STYLE_FILE, SCRIPT_FILE
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+# Labels for screen readers and the tips under the mouse that gradio has in English only, by their names in the script.
+LABELS = {
+    "chat": "chat_label",
+    "copy": "label_copy",
+    "copyConversation": "label_copy_conversation",
+    "reply": "label_reply",
+    "said": "label_said",
+    "footer": "label_footer",
+}
 _HEAD = b"<head>"
 _FOREIGN_CARD = re.compile(rb'<meta\s+(?:property="og:|name="twitter:)[^>]*>')
 _HOST = re.compile(rb"[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9A-Fa-f:]+\](?::\d{1,5})?")
@@ -138,5 +148,6 @@ def page_middleware(frame_ancestors: tuple[str, ...]) -> list[Middleware]:
     """Return the middleware for gradio's application, the outermost first."""
     style = OUTSIDE_STYLE_FILE.read_text(encoding="utf-8")
     script = SCRIPT_FILE.read_text(encoding="utf-8")
-    markup = f"<style>{style}</style><script>{script}</script>"
+    words = {language: {name: text(key, language) for name, key in LABELS.items()} for language in LANGUAGES}
+    markup = f"<style>{style}</style><script>const bianqueWords = {json.dumps(words)};\n{script}</script>"
     return [Middleware(SecurityHeaders, frame_ancestors=frame_ancestors), Middleware(PageHead, markup=markup)]

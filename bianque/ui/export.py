@@ -8,6 +8,7 @@ server.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,11 +20,12 @@ from bianque.consultation.messages import ReplyOptions, Role
 from bianque.errors import InputError
 from bianque.manager.status import ModelStatus
 from bianque.texts import Language, text
-from bianque.ui.history import Entry, Limits, read_history
+from bianque.ui.history import Entry, Limits, read_history, strip_controls
 
 FORMAT = "bianque-conversation"
 FORMAT_VERSION = 1
-LARGEST_FILE_CHARS = 2_000_000
+LARGEST_FILE_BYTES = 2_000_000  # as in `assets/page.js`, which does not send a larger one
+_LONGEST_NAME, _MOST_MODELS = 80, 8
 # Entries `picture_…` of the translation table; `{page}` and `{pages}` in them are filled in by the script.
 PICTURE_WORDS = ("heading", "hint", "page", "save", "share", "close")
 
@@ -154,13 +156,37 @@ def to_picture(record: Record) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
-def read_export(content: object, limits: Limits) -> tuple[list[Entry], dict[str, Any]]:
-    """Return the conversation of an exported JSON file, and its parameters, both still to be checked as if typed.
+@dataclass(frozen=True)
+class Opened:
+    """What an exported file holds.
+
+    Attributes:
+        entries: the conversation, checked.
+        parameters: of the replies, still to be checked as if typed.
+        summary: the card as it stood; an empty string if there is none.
+        models: names of those that wrote it.
+    """
+
+    entries: list[Entry]
+    parameters: dict[str, Any]
+    summary: str
+    models: list[str]
+
+
+def read_export(content: object, limits: Limits) -> Opened:
+    """Return what an exported JSON file holds.
+
+    Args:
+        content: of the file, or the size in bytes of one that was too large to be sent.
+        limits: of its messages.
 
     Raises:
-        InputError: if it is no such file, or its messages pass a limit.
+        InputError: if it is no such file, is too large, or its messages pass a limit.
     """
-    if not isinstance(content, str) or len(content) > LARGEST_FILE_CHARS:
+    size = len(content.encode("utf-8", "replace")) if isinstance(content, str) else content
+    if isinstance(size, int) and size > LARGEST_FILE_BYTES:
+        raise InputError("export_too_large", limit=_in_mb(LARGEST_FILE_BYTES), got=_in_mb(size))
+    if not isinstance(content, str):
         raise InputError("export_invalid")
     try:
         parsed = json.loads(content)
@@ -169,7 +195,23 @@ def read_export(content: object, limits: Limits) -> tuple[list[Entry], dict[str,
     is_known = isinstance(parsed, dict) and parsed.get("format") == FORMAT and parsed.get("version") == FORMAT_VERSION
     if not is_known or not isinstance(parsed.get("messages"), list) or not isinstance(parsed.get("parameters"), dict):
         raise InputError("export_invalid")
-    return read_history(parsed["messages"], limits), parsed["parameters"]
+    card = parsed.get("summary")
+    return Opened(
+        read_history(parsed["messages"], limits),
+        parsed["parameters"],
+        strip_controls(card)[: limits.max_reply_chars].strip() if isinstance(card, str) else "",
+        _model_names(parsed.get("models")),
+    )
+
+
+def _model_names(models: object) -> list[str]:
+    names = [model.get("name") for model in models if isinstance(model, dict)] if isinstance(models, list) else []
+    return [strip_controls(name)[:_LONGEST_NAME] for name in names[:_MOST_MODELS] if isinstance(name, str)]
+
+
+def _in_mb(num_bytes: int) -> str:
+    """Return a size in MB (10^6 bytes), rounded up to a tenth so that what is too large never reads as the limit."""
+    return f"{math.ceil(min(num_bytes, 10**15) / 100_000) / 10:.10g}"  # no file is larger, but a forged number may be
 
 
 def _parameters(options: ReplyOptions) -> dict[str, Any]:

@@ -66,8 +66,10 @@ def emergency_notice(emergency: str, language: Language) -> str:
 
 def status_banner(status: ServiceStatus, language: Language) -> str:
     """Return lines that say which models answer and why, how far loading is, and what failed."""
-    failed = [model for model in status.models if model.state == "failed" and model.error]
-    answering = [model for model in status.models if model not in failed]
+    # One that somebody has cancelled is nobody's concern here.
+    models = [model for model in status.models if not (model.error and model.error.key == "switch_cancelled")]
+    failed = [model for model in models if model.state == "failed" and model.error]
+    answering = [model for model in models if model not in failed]
     lines = []
     if not status.is_settled:
         lines.append(_loading_line(status, language))

@@ -9,6 +9,7 @@ import gradio as gr
 from bianque.consultation.messages import Author, Mode
 from bianque.consultation.summary import summarise
 from bianque.errors import InputError
+from bianque.texts import LANGUAGES
 from bianque.ui.asking import is_being_asked, progress, summary_text
 from bianque.ui.history import Entry, Limits, join_histories, read_history
 from bianque.ui.language import language_of
@@ -63,6 +64,23 @@ class Guidance:
     def settle_anew(self, request: gr.Request, older: object, history: object, *choices: object) -> tuple[Any, ...]:
         """Return the same for another conversation, of which no summary has been corrected yet."""
         return self.settle(request, "", "", older, history, *choices)
+
+    def settle_opened(
+        self, request: gr.Request, card: object, older: object, history: object, *choices: object
+    ) -> tuple[Any, ...]:
+        """Return the same for a conversation from a file, whose card stays if the visitor had corrected it."""
+        try:
+            entries = read_history(join_histories(older, history), self._limits)
+        except InputError:
+            return (gr.skip(),) * 7
+        said = summarise([entry.message for entry in entries])
+        # The file may be of a page in the other language.
+        is_corrected = bool(card) and card not in [summary_text(said, language) for language in LANGUAGES]
+        if not is_corrected:
+            return self.settle_anew(request, older, history, *choices)
+        made = summary_text(said, language_of(request))
+        *around, others = self.settle(request, made, card, older, history, *choices)
+        return (*around, others if isinstance(others, str) else made)
 
 
 def _is_over(entries: list[Entry]) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
-from bianque.consultation.messages import Author, Message, ReplyOptions, ReplyUpdate, Role
+from bianque.consultation.messages import Author, Message, Mode, ReplyOptions, ReplyUpdate, Role
 from bianque.consultation.summary import ADVISE_NOW
 from bianque.errors import BianQueError, GenerationError, InputError
 from bianque.texts import text
@@ -33,7 +33,7 @@ from bianque.ui.history import (
     write_history,
 )
 from bianque.ui.language import language_of
-from bianque.ui.links import link_mode, read_link
+from bianque.ui.links import first_options
 from bianque.ui.options import read_mode, read_options
 from bianque.ui.rate import RateLimiter, address_of
 from bianque.ui.running import RunningReplies
@@ -41,8 +41,10 @@ from bianque.ui.throttle import throttle
 from bianque.ui.updates import (
     PageUpdate,
     emergency_box,
+    forbid,
     growing,
     idle_box,
+    opening,
     raise_alarm,
     refuse,
     running_box,
@@ -126,22 +128,34 @@ class Handlers:
             index = _last_user_index(entries)
         except InputError as error:
             return refuse(error, language)
+        page = show(entries[:index], message=idle_box(language), emergency=emergency_box(None, language))
+        # A running reply is of the turn that goes. What it shows at its end leaves the box alone: the visitor may be
+        # writing there by then.
+        self.replace(request, page)
         message = merge_texts(entries[index].message.text, typed)
-        return show(
-            entries[:index], message=idle_box(language, value=message), emergency=emergency_box(None, language)
-        )
+        return page._replace(message=idle_box(language, value=message))
 
     def show_older(self, request: gr.Request, older: object, history: object) -> PageUpdate:
-        """Show the messages that were put aside; the next reply puts them aside again."""
+        """Show the messages that were put aside; the next reply puts them aside again.
+
+        Not while one is being written, which shows the newest messages only: those put aside would be nowhere.
+        """
         try:
+            if self._replies.is_running(request.session_hash or ""):
+                raise InputError("reply_running")
             return PageUpdate(chatbot=write_history(self._read(older, history)), older=[])
         except InputError as error:
             return refuse(error, language_of(request))
 
     def clear(self, request: gr.Request, mode: object) -> PageUpdate:
-        """End a running reply and begin again with the greeting."""
+        """End a running reply and begin again with the greeting.
+
+        Raises:
+            gr.Error: if there is no such mode, as for `load` and `poll`.
+        """
         language = language_of(request)
-        page = PageUpdate(self._opening(mode, request), idle_box(language), emergency_box(None, language), older=[])
+        greeting = opening(_mode(mode, request), language)
+        page = PageUpdate(greeting, idle_box(language), emergency_box(None, language), older=[])
         self.replace(request, page)
         return page
 
@@ -242,9 +256,9 @@ class Handlers:
     def load(self, request: gr.Request, mode: object) -> tuple[Any, ...]:
         """Fill in what depends on the visitor's language and on the models."""
         watermark = text("ai_watermark", language_of(request))
-        opening = gr.update(value=self._opening(mode, request), watermark=watermark)
+        chat = gr.update(value=opening(_mode(mode, request), language_of(request)), watermark=watermark)
         banner, timer, offered = self.poll(request, mode)
-        return (opening, banner, timer, *(offered["values"] if offered else (gr.skip(),) * 3))
+        return (chat, banner, timer, *(offered["values"] if offered else (gr.skip(),) * 3))
 
     def poll(self, request: gr.Request, mode: object) -> tuple[Any, ...]:
         """Return the banner, whether to ask again, and the mode's defaults once the models are known, else None.
@@ -253,17 +267,20 @@ class Handlers:
         """
         status = self._service.status()
         banner = fragments.status_banner(status, language_of(request))
-        offered = {"mode": mode, "values": self._defaults(mode, request)} if status.is_settled else None
+        known = _mode(mode, request)
+        offered = {"mode": known.value, "values": self._defaults(known, request)} if status.is_settled else None
         return (banner, gr.Timer(active=not status.is_settled), offered)
 
     def choose_mode(self, request: gr.Request, mode: object, history: object) -> tuple[Any, ...]:
         """Return the mode's defaults, and its greeting while nothing has been said."""
         try:
+            known = read_mode(mode)
             has_begun = any(entry.message.role is Role.USER for entry in read_history(history, self._limits))
-            return (gr.skip() if has_begun else self._opening(mode, request), *self._defaults(mode, request))
         except InputError as error:
             warn(error, language_of(request))
             return (gr.skip(),) * 4
+        chat = gr.skip() if has_begun else opening(known, language_of(request))
+        return (chat, *self._defaults(known, request))
 
     def reset(self, request: gr.Request, mode: object) -> tuple[Any, ...]:
         """Return the mode's defaults of every setting: sliders, no seed, no greedy decoding, asking limit."""
@@ -278,20 +295,18 @@ class Handlers:
         """Put the text of a failed message back into the box, before anything typed since."""
         return (merge_texts(returned, typed) if returned else gr.skip()), None
 
-    def _opening(self, mode: object, request: gr.Request) -> list[dict]:
-        language = language_of(request)
-        words, title = fragments.greeting(read_mode(mode), language)
-        return write_history([Entry(Message(Role.ASSISTANT, words, Author.GREETING), title)])
-
-    def _defaults(self, mode: object, request: gr.Request) -> tuple[float, float, int]:
+    def _defaults(self, mode: Mode, request: gr.Request) -> tuple[float, float, int]:
         """Return the mode's defaults, or what the link that led here says in their place."""
-        options = self._service.default_options(read_mode(mode))
-        try:
-            if link_mode(request.query_params) in (None, options.mode):
-                options = read_link(request.query_params, options, self._limits).options
-        except InputError:
-            pass  # told once, when the page is opened
+        options = first_options(mode, request.query_params, self._service.default_options, self._limits)
         return options.top_p, options.temperature, options.max_new_tokens
+
+
+def _mode(mode: object, request: gr.Request) -> Mode:
+    """Return the mode a page sent with an event that does not go through the queue."""
+    try:
+        return read_mode(mode)
+    except InputError as error:
+        raise forbid(error, language_of(request)) from None
 
 
 def merge_texts(returned: str, typed: object) -> str:

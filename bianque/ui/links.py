@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bianque.consultation.messages import Mode, ReplyOptions
+from bianque.errors import InputError
 from bianque.ui.history import Limits, clean_message
 from bianque.ui.options import read_options
 
@@ -66,6 +67,17 @@ def link_mode(query: Mapping[str, str]) -> Mode | None:
         InputError: if there is no such mode.
     """
     return ReplyOptions(query["mode"]).mode if query.get("mode") else None  # type: ignore[arg-type]
+
+
+def first_options(
+    mode: Mode, query: Mapping[str, str], defaults_of: Callable[[Mode], ReplyOptions], limits: Limits
+) -> ReplyOptions:
+    """Return the options a mode begins with: its defaults, or what the link that led here says in their place."""
+    options = defaults_of(mode)
+    try:
+        return read_link(query, options, limits).options if link_mode(query) in (None, mode) else options
+    except InputError:
+        return options  # told once, when the page is opened
 
 
 def _number(words: str) -> float | str:

@@ -63,6 +63,14 @@ class ModelChoice:
             return self._state(job, language), gr.skip(), gr.skip()
         return self._state(job, language), gr.Timer(active=True), gr.Timer(active=True)
 
+    def cancel(self, request: gr.Request, job: object) -> str:
+        """Give up a change that is under way; return how it goes."""
+        try:
+            self._switcher.cancel()
+        except BianQueError as error:
+            warn(error, language_of(request))
+        return self._state(_read_job(job), language_of(request))
+
     def _state(self, job: Job, language: Language) -> str:
         """Return how the model of a job is, and how far another one has come that is to take its place."""
         statuses = [status for status in self._service.status().models if status.job is job]

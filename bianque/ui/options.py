@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from bianque.consultation.messages import ASKING_LIMIT_RANGE, MAX_NEW_TOKENS_RANGE, Mode, ReplyOptions
 from bianque.errors import InputError
@@ -55,6 +57,37 @@ def read_mode(mode: object) -> Mode:
         InputError: if there is no such mode.
     """
     return ReplyOptions(mode).mode  # type: ignore[arg-type]
+
+
+def read_saved_options(
+    saved: Mapping[str, Any], defaults_of: Callable[[Mode], ReplyOptions]
+) -> tuple[ReplyOptions, list[str]]:
+    """Return the options that a file carries, and the names of those that are no such options.
+
+    Args:
+        saved: names and values as `ReplyOptions` has them, or anything else.
+        defaults_of: gives the options of a mode, for what the file lacks or has wrong.
+    """
+    wrong: list[str] = []
+    try:
+        mode = read_mode(saved["mode"]) if "mode" in saved else Mode.JOINT
+    except InputError:
+        mode = Mode.JOINT
+        wrong.append("mode")
+    options = defaults_of(mode)
+    for name, value in saved.items():
+        if name == "mode":
+            continue
+        values = {**vars(options), "greedy": False, name: value}
+        try:
+            known = read_options(*(values[other] for other in OPTION_NAMES))
+        except InputError:
+            known = None
+        if known is None or name not in vars(options):
+            wrong.append(name[:40])
+        else:
+            options = known
+    return options, wrong
 
 
 def _whole(name: str, number: object, bounds: tuple[int, int]) -> object:

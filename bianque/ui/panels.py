@@ -44,6 +44,8 @@ def choice_panel(i18n: gr.I18n) -> dict[str, Any]:
         parts["precision"] = gr.Radio([], label=i18n("choice_precision"), elem_id="models-precision")
         parts["apply"] = gr.Button(i18n("choice_apply"), size="sm", elem_id="models-apply")
         parts["state"] = gr.HTML(elem_id="models-state", padding=False)
+        # Shown by the style sheet while the state says that a change is under way.
+        parts["cancel"] = gr.Button(i18n("choice_cancel"), size="sm", elem_id="models-cancel")
         parts["timer"] = gr.Timer(POLL_SECONDS, active=False)
     return parts
 

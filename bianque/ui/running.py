@@ -36,6 +36,11 @@ class RunningReplies:
             if visitor in self._replacements:
                 self._replacements[visitor] = page
 
+    def is_running(self, visitor: str) -> bool:
+        """Return whether a reply of the visitor is being written."""
+        with self._lock:
+            return visitor in self._replacements
+
     def is_replaced(self, visitor: str) -> bool:
         """Return whether the page shows another conversation than that of the running reply."""
         with self._lock:

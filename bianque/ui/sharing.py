@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -17,9 +18,9 @@ from bianque.ui.asking import number_of_questions
 from bianque.ui.export import Record, read_export, to_json, to_markdown, to_paper, to_picture
 from bianque.ui.history import Entry, Limits, join_histories, read_history
 from bianque.ui.language import language_of
-from bianque.ui.links import link_mode, read_link
-from bianque.ui.options import OPTION_NAMES, read_mode, read_options
-from bianque.ui.updates import PageUpdate, emergency_box, idle_box, show, warn
+from bianque.ui.links import first_options, link_mode, read_link
+from bianque.ui.options import read_mode, read_options, read_saved_options
+from bianque.ui.updates import PageUpdate, emergency_box, idle_box, opening, show, warn
 
 if TYPE_CHECKING:
     from bianque.consultation.service import ConsultationService
@@ -29,6 +30,9 @@ MARKDOWN = ("md", "text/markdown", to_markdown)
 JSON = ("json", "application/json", to_json)
 PAPER = ("html", "text/html", to_paper)
 PICTURE = ("png", "image/png", to_picture)
+
+
+_MOST_LISTED = 6
 
 
 class Sharing:
@@ -67,7 +71,8 @@ class Sharing:
             kept: a conversation as the page's script stores it, or None.
 
         Returns:
-            The outputs of a conversation event, then mode, seed, greedy and asking limit.
+            The outputs of a conversation event, then top_p, temperature, longest reply, mode, seed, greedy and asking
+            limit.
         """
         language = language_of(request)
         try:
@@ -76,44 +81,68 @@ class Sharing:
             link = read_link(request.query_params, self._service.default_options(mode), self._limits)
         except InputError as error:
             warn(error, language)
-            return (*PageUpdate(), *(gr.skip(),) * 4)
+            return (*PageUpdate(), *(gr.skip(),) * 7)
+        sliders = self._sliders(mode, request) if opened or not link.is_empty else (gr.skip(),) * 3
         seed = "" if link.options.seed is None else str(link.options.seed)
         settings: tuple[Any, ...] = (seed, link.is_greedy, link.options.asking_limit)
         if link.is_empty or link.options.mode != mode:
             settings = (gr.skip(),) * len(settings)
         if opened:
-            return (*opened[0], mode.value, *settings)
-        update = PageUpdate(message=gr.update(value=link.question) if link.question else gr.skip())
-        return (*update, gr.skip() if link.is_empty else mode.value, *settings)
+            return (*opened[0], *sliders, mode.value, *settings)
+        update = PageUpdate(
+            opening(mode, language) if link_mode(request.query_params) else gr.skip(),
+            gr.update(value=link.question) if link.question else gr.skip(),
+        )
+        return (*update, *sliders, gr.skip() if link.is_empty else mode.value, *settings)
 
-    def open_kept(self, request: gr.Request, kept: object, _: object = None) -> tuple[Any, ...]:
-        """Return one of the conversations that the browser keeps, and its mode."""
+    def open_kept(
+        self, request: gr.Request, kept: object, _: object = None, present: object = None
+    ) -> tuple[Any, ...]:
+        """Return one of the conversations that the browser keeps, its mode's defaults if that is new, and its mode.
+
+        Args:
+            request: of the page.
+            kept: a conversation as the page's script stores it, or None.
+            present: the mode that is chosen.
+        """
         if kept is None:
-            return (*PageUpdate(), gr.skip())
+            return (*PageUpdate(), *(gr.skip(),) * 4)
         try:
             page, mode = self._open_kept(kept, language_of(request))
         except InputError as error:
             warn(error, language_of(request))
-            return (*PageUpdate(), gr.skip())
+            return (*PageUpdate(), *(gr.skip(),) * 4)
         self._replace(request, page)
-        return (*page, mode.value)
+        sliders = (gr.skip(),) * 3 if present == mode.value else self._sliders(mode, request)
+        return (*page, *sliders, mode.value)
 
     def open_file(self, request: gr.Request, content: object) -> tuple[Any, ...]:
-        """Return the conversation of an exported file, then mode, seed, greedy and asking limit."""
+        """Return the conversation of an exported file with its card and settings.
+
+        The models stay: they are everybody's. Which others wrote the conversation is told.
+
+        Returns:
+            The outputs of a conversation event, a word if it was opened, the card, then the settings as from `arrive`.
+        """
         language = language_of(request)
-        nothing = (*PageUpdate(), *(gr.skip(),) * 4)
+        nothing = (*PageUpdate(), None, *(gr.skip(),) * 8)
         if content is None:
             return nothing
         try:
-            entries, parameters = read_export(content, self._limits)
-            options = read_options(*({**parameters, "greedy": False}.get(name) for name in OPTION_NAMES))
+            file = read_export(content, self._limits)
         except InputError as error:
             warn(error, language)
             return nothing
+        options, wrong = read_saved_options(file.parameters, self._service.default_options)
+        if wrong:
+            warn(InputError("export_options_ignored", names=_listed(wrong, language)), language)
+        self._tell_of_models(file.models, language)
         seed = "" if options.seed is None else str(options.seed)
-        page = _opened(entries, language)
+        page = _opened(file.entries, language)
         self._replace(request, page)
-        return (*page, options.mode.value, seed, options.temperature == 0, options.asking_limit)
+        sliders = (options.top_p, options.temperature, options.max_new_tokens)
+        settings = (options.mode.value, seed, options.temperature == 0, options.asking_limit)
+        return (*page, "opened", file.summary, *sliders, *settings)
 
     def export(self, kind: tuple[str, str, Callable[[Record], str]]) -> Callable[..., dict[str, str] | None]:
         """Return the handler that makes one kind of file: its name, type and text, for the browser to write."""
@@ -137,6 +166,18 @@ class Sharing:
             return {"name": name, "type": media_type, "text": write(record)}
 
         return make
+
+    def _sliders(self, mode: Mode, request: gr.Request) -> tuple[float, float, int]:
+        options = first_options(mode, request.query_params, self._service.default_options, self._limits)
+        return options.top_p, options.temperature, options.max_new_tokens
+
+    def _tell_of_models(self, names: list[str], language: Language) -> None:
+        """Tell which models wrote a conversation if they are not those that answer here."""
+        present = dict.fromkeys(model.name for model in self._service.status().models if model.state == "ready")
+        absent = [name for name in dict.fromkeys(names) if name not in present]
+        if absent and present:
+            theirs, ours = _listed(absent, language), _listed(list(present), language)
+            gr.Info(escape(text("share_other_models", language, theirs=theirs, ours=ours)))
 
     def _writers(self, entries: list[Entry]) -> list[ModelStatus]:
         """Return the models that do the jobs of those who wrote the replies; all models where that is unknown."""
@@ -169,6 +210,12 @@ def _opened(entries: list[Entry], language: Language, question: str | None = Non
     emergency = find_emergency([entry.message for entry in entries])
     alarm = emergency_box(emergency.value if emergency else None, language)
     return show(entries, message=idle_box(language, value=question), emergency=alarm)
+
+
+def _listed(names: list[str], language: Language) -> str:
+    """Return names in a row, the first few of them."""
+    separator = "、" if language == "zh" else ", "
+    return separator.join(names[:_MOST_LISTED]) + ("…" if len(names) > _MOST_LISTED else "")
 
 
 def _stopped(entry: Entry, before: list[Entry], language: Language) -> Entry:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from bianque.consultation.messages import ReplyUpdate
+from bianque.consultation.messages import Author, Message, Mode, ReplyUpdate, Role
 from bianque.consultation.red_flags import find_in_text
 from bianque.errors import BianQueError
 from bianque.texts import Language, text
@@ -27,6 +27,12 @@ class PageUpdate(NamedTuple):
     emergency: Any = gr.skip()
     returned: Any = None
     older: Any = gr.skip()
+
+
+def opening(mode: Mode, language: Language) -> list[dict]:
+    """Return the conversation before anything was said: the greeting of a mode."""
+    words, title = fragments.greeting(mode, language)
+    return write_history([Entry(Message(Role.ASSISTANT, words, Author.GREETING), title)])
 
 
 def show(entries: Sequence[Entry], **others: Any) -> PageUpdate:
@@ -69,6 +75,11 @@ def warn(error: BianQueError, language: Language) -> None:
     """Show an error as a notice."""
     # Notices are HTML, and an error may quote what was sent.
     gr.Warning(escape(error.text(language)))
+
+
+def forbid(error: BianQueError, language: Language) -> gr.Error:
+    """Return an error to be raised where a notice would be dropped: of events that do not go through the queue."""
+    return gr.Error(escape(error.text(language)), print_exception=False)
 
 
 def show_emergency(update: ReplyUpdate, last: ReplyUpdate | None, language: Language) -> Any:

@@ -44,7 +44,9 @@ def connect_kept(
     """
     saved, carried, chatbot, mode = kept["saved"], kept["carried"], conversation[1], conversation[2]
     message = outputs[1]
-    arrived = arrival.then(sharing.arrive, [carried, saved], [*outputs, *settings], js=script("restore"), **TELLING)
+    arrived = arrival.then(
+        sharing.arrive, [carried, saved], [*outputs, *sliders, *settings], js=script("restore"), **TELLING
+    )
     for finish in (arrived.then, arrived.failure, arrival.failure):
         finish(
             None,
@@ -56,8 +58,9 @@ def connect_kept(
     chatbot.change(None, [*conversation, saved], [saved, kept["list"]], js=script("remember"), **INSTANT)
     kept["keep"].input(None, [kept["keep"], *conversation, saved], [saved, kept["list"]], js=script("keep"), **INSTANT)
     opened = kept["list"].input(
-        sharing.open_kept, [kept["list"], saved], [*outputs, mode], js=script("open"), **TELLING
+        sharing.open_kept, [kept["list"], saved, mode], [*outputs, *sliders, mode], js=script("open"), **TELLING
     )
+    opened.then(None, sliders, None, js=script("opened"), **INSTANT)
     new = kept["new"].click(None, None, None, js=script("begin"), **INSTANT).then(handlers.clear, mode, outputs, **RAW)
     emptied = [saved, kept["list"], kept["keep"]]
     forgotten = (
@@ -82,6 +85,7 @@ def connect_choice(choice: ModelChoice, panel: dict[str, Any], page_timer: Any) 
         event(choice.show, job, shown, **RAW)
     model.input(choice.show_precisions, [job, model], precision, **RAW)
     panel["apply"].click(choice.change, [job, model, precision], [state, panel["timer"], page_timer], **TELLING)
+    panel["cancel"].click(choice.cancel, job, state, **TELLING)
     panel["timer"].tick(choice.follow, job, shown, **RAW)
 
 
@@ -93,8 +97,18 @@ def connect_share(
     options: list[Any],
     outputs: list[Any],
     settings: list[Any],
-) -> list[Any]:
-    """Connect the panel of exports and links; return the events after which the page has another conversation."""
+) -> Any:
+    """Connect the panel of exports and links; return the event after which the page may have a file's conversation.
+
+    Args:
+        sharing: its handlers.
+        share: parts of `panels.share_panel`.
+        summary: the card.
+        conversation: the messages put aside and the chatbot.
+        options: in the order of `options.read_options`.
+        outputs: of every conversation event.
+        settings: all of them, in the order of what `Sharing.arrive` returns.
+    """
     for button, kind, function in (
         ("markdown", MARKDOWN, "download"),
         ("json", JSON, "download"),
@@ -106,9 +120,8 @@ def connect_share(
     share["panel"].expand(sharing.show_address, None, share["address"], **RAW)
     asked = [share["address"], share["question"], *options]
     share["make_link"].click(None, asked, share["link"], js=script("link"), **INSTANT)
-    opened = share["open"].click(
-        sharing.open_file, share["opened"], [*outputs, *settings], js=script("pick"), **TELLING
-    )
-    for finish in (opened.then, opened.failure):
-        finish(None, None, None, js=script("picked"), **INSTANT)
-    return [opened]
+    restored = [*outputs, share["opened"], summary, *settings]
+    opened = share["open"].click(sharing.open_file, share["opened"], restored, js=script("pick"), **TELLING)
+    opened.then(None, share["opened"], None, js=script("picked"), **INSTANT)
+    opened.failure(None, None, None, js=script("picked"), **INSTANT)
+    return opened

@@ -6,7 +6,7 @@ import pytest
 
 from bianque.errors import BianQueError, ModelUnavailableError, SettingsError, SnapshotError
 from bianque.manager.memory import Machine
-from bianque.manager.registry import Job
+from bianque.manager.registry import REAL_MODELS, Job
 from bianque.manager.switching import ModelSwitcher
 from bianque.settings import ModelSource, Settings
 from tests.manager.test_manager import CPU, GB, L4, PATIENCE_SECONDS, T4, loader, start, states
@@ -208,3 +208,48 @@ def test_the_least_recently_used_goes_when_the_budget_is_full(start, loader):
         assert serving(manager)[Job.ADVISER] == ("BianQue-2.0", precision)
         assert manager.get(Job.ASKER).spec.name == "BianQue-1.0"
     assert not manager.get(Job.ADVISER).engine.is_stopped
+
+
+@pytest.mark.parametrize("stage", ["download", "loading"])
+def test_a_change_that_is_cancelled_leaves_the_present_model(start, loader, stage):
+    reading = loader.resolve
+
+    def resolve(source, *, cancelled=None, **options):
+        if stage == "download" and source.location == REAL_MODELS[Job.ADVISER].location:
+            loader.is_waiting.set()
+            assert cancelled.wait(PATIENCE_SECONDS)
+            raise SnapshotError("snapshot_cancelled", repo_id=source.location)
+        return reading(source, **options)
+
+    def shares():
+        yield 10
+        loader.is_waiting.set()
+        assert loader.may_go_on.wait(PATIENCE_SECONDS)
+        yield 60
+
+    loader.resolve = resolve
+    manager = start(loader, OPEN)
+    switcher = ModelSwitcher(manager)
+    assert refused(switcher.cancel).key == "switch_over"
+    loader.is_waiting.clear()
+    loader.may_go_on.clear()
+    loader.shares = shares()
+    switcher.switch(Job.ADVISER, "BianQue-2.0")
+    assert loader.is_waiting.wait(PATIENCE_SECONDS)
+    assert manager.get(Job.ADVISER).spec.name == "mini-adviser"
+    switcher.cancel()
+    loader.may_go_on.set()
+    assert manager.wait(PATIENCE_SECONDS)
+    assert serving(manager)[Job.ADVISER] == ("mini-adviser", "fp32")
+    given_up = offer(manager, Job.ADVISER, "BianQue-2.0").status
+    assert (given_up.state, given_up.error.key) == ("failed", "switch_cancelled")
+    assert refused(switcher.cancel).key == "switch_over"
+    # The next change is not cancelled with it.
+    stage, loader.shares = "", []
+    switcher.switch(Job.ADVISER, "BianQue-2.0")
+    assert manager.wait(PATIENCE_SECONDS)
+    assert serving(manager)[Job.ADVISER][0] == "BianQue-2.0" and len(manager.statuses()) == 3
+
+
+def test_nothing_is_cancelled_where_models_may_not_be_changed(start, loader):
+    assert refused(ModelSwitcher(start(loader, Settings(models="demo"))).cancel).key == "switch_not_allowed"

@@ -78,18 +78,34 @@ def test_nothing_in_an_export_acts_as_markup():
 
 def test_an_exported_file_can_be_opened_again():
     record = make_record()
-    entries, parameters = read_export(to_json(record), LIMITS)
-    assert entries == record.entries
-    assert parameters["mode"] == "joint" and parameters["seed"] == 5
+    opened = read_export(to_json(record), LIMITS)
+    assert opened.entries == record.entries
+    assert opened.parameters["mode"] == "joint" and opened.parameters["seed"] == 5
+    assert (opened.summary, opened.models) == ("【主诉】头疼", ["BianQue-1.0"])
 
 
 def changed(**changes) -> str:
     return json.dumps({**json.loads(to_json(make_record())), **changes}, ensure_ascii=False)
 
 
+@pytest.mark.parametrize("content", ["x" * 2_400_001, "痛" * 800_001, 2_400_001])
+def test_a_file_that_is_too_large_is_named_with_its_size(content):
+    with pytest.raises(InputError) as caught:
+        read_export(content, LIMITS)
+    assert caught.value.key == "export_too_large"
+    assert "2 MB" in caught.value.text("zh") and "2.5 MB" in caught.value.text("en")
+
+
+@pytest.mark.parametrize("forged", [5, None, ["x"], {"name": "x"}, [{"name": 5}, "x", None]])
+def test_what_is_forged_beside_the_conversation_is_left_out(forged):
+    opened = read_export(changed(summary=forged, models=forged), LIMITS)
+    assert (opened.summary, opened.models) == ("", [])
+
+
 @pytest.mark.parametrize(
     "content",
     [
+        10**400,
         None,
         5,
         "too large",

@@ -463,6 +463,35 @@ def test_the_oldest_messages_are_put_aside_and_still_count(page, service):
     assert len(restored.chatbot) == len(history) + 4 and restored.older == []
 
 
+def test_undo_ends_a_running_reply_for_good(page, service):
+    service.seconds_per_token = 0.01
+    updates = page.send(request(), "三天了", [], conversation("我失眠", QUESTION), *OPTIONS)
+    next(updates)
+    shown = next(updates)
+    undone = page.undo(request(), [], shown.chatbot, "顺便问")
+    assert said(undone)[1:] == [("user", "我失眠"), ("assistant", QUESTION)]
+    assert undone.message["value"] == "三天了\n顺便问" and undone.message["stop_btn"] is False
+    *_, last = updates
+    assert said(last) == said(undone) and last.returned is None
+    # What has been typed since is the visitor's.
+    assert "value" not in last.message
+    assert service.num_running == 0
+
+
+def test_the_messages_put_aside_stay_so_while_a_reply_is_written(page, service, warnings_shown):
+    service.seconds_per_token = 0.01
+    history = long_conversation(30)
+    updates = page.send(request(), "新的", history[:21], history[21:], *OPTIONS)
+    first = next(updates)
+    shown = next(updates)
+    update = page.show_older(request(), first.older, shown.chatbot)
+    assert is_skip(update.chatbot) and is_skip(update.older)
+    assert warnings_shown == [text("reply_running", "zh")]
+    *_, last = updates
+    assert len(last.older) + len(last.chatbot) == len(history) + 2
+    assert len(page.show_older(request(), last.older, last.chatbot).chatbot) == len(history) + 2
+
+
 def test_an_edit_finds_its_message_behind_those_put_aside(page, service):
     history = long_conversation(30)
     older, shown = history[:21], history[21:]
@@ -506,6 +535,25 @@ def test_the_summary_comes_with_the_advice_and_keeps_corrections():
     assert card["value"] == made and made.startswith("【主诉】我失眠")
     *_, card, _, made = settle(conversation("我失眠", QUESTION), made="【主诉】头疼", card="【主诉】头疼两天")
     assert (card["value"], made) == ("", "")
+
+
+def settle_opened(history: list[dict], card: str):
+    return Guidance(LIMITS).settle_opened(request(), card, [], history, *OPTIONS)
+
+
+def test_a_corrected_card_of_a_file_stays():
+    history = advised("我失眠", QUESTION, "一个月了")
+    *_, fresh, _, made = settle_opened(history, "")
+    assert fresh["value"] == made and made.startswith("【主诉】我失眠")
+    _, _, _, summary, card, _, again = settle_opened(history, "【主诉】失眠一个月")
+    assert summary["visible"] and is_skip(card) and again == made
+    # As it was made, in whichever language: nobody has corrected it.
+    english = made.replace("主诉", "Complaint").replace("多久", "Since when")
+    english = english.replace(text("summary_origin", "zh"), text("summary_origin", "en"))
+    *_, card, _, again = settle_opened(history, english)
+    assert card["value"] == again == made
+    *_, card, _, again = settle_opened(conversation("我失眠", QUESTION), "【主诉】失眠一个月")
+    assert (card["value"], again) == ("", "")
 
 
 def test_the_older_button_is_there_when_there_are_older_messages():

@@ -14,8 +14,9 @@ from bianque.manager.status import ModelStatus
 from bianque.manager.switching import ModelOffer, PrecisionOffer
 from bianque.settings import ModelSource
 from bianque.texts import text
+from bianque.ui.fragments import status_banner
 from bianque.ui.model_choice import ModelChoice
-from tests.ui.fake_service import FakeService
+from tests.ui.fake_service import ADVICE, QUESTION, FakeService
 
 GB = 10**9
 TOO_LARGE = SettingsError("model_too_large", name="BianQue-2.0", precision="fp32", needed="25.1", free="13.0")
@@ -45,6 +46,11 @@ class FakeSwitcher:
         self.service.incoming = ModelStatus(job, name, "downloading", fraction=0.25, seconds_left=90)
         self.service.is_settled = False
         return self.service.incoming
+
+    def cancel(self) -> None:
+        if self.service.is_settled:
+            raise ModelUnavailableError("switch_over")
+        self.fail(ModelUnavailableError("switch_cancelled"))
 
     def fail(self, error: Exception) -> None:
         self.service.incoming = replace(self.service.incoming, state="failed", error=error)
@@ -115,6 +121,19 @@ def test_a_refusal_is_a_sentence(choice, switcher, monkeypatch):
     assert notices == [switcher.refusal.text("zh")] and "BianQue-2.0" not in state
 
 
+def test_a_change_can_be_cancelled(choice, scripted, monkeypatch):
+    notices: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda message, **_: notices.append(message))
+    choice.change(request(), "adviser", "BianQue-2.0", "auto")
+    state = choice.cancel(request(), "adviser")
+    assert text("choice_failed", "zh") in state and text("switch_cancelled", "zh") in state and notices == []
+    # On the page itself nothing is wrong.
+    banner = status_banner(scripted.status(), "zh")
+    assert "BianQue-2.0" not in banner and text("status_demonstration", "zh") in banner
+    choice.cancel(request("en"), "adviser")
+    assert notices == [text("switch_over", "en")]
+
+
 @pytest.mark.parametrize("forged", [None, 5, "owner", ["asker"], {}])
 def test_a_forged_use_is_the_advisers(choice, switcher, forged):
     assert "mini-adviser" in choice.show(request(), forged)[2]
@@ -138,6 +157,33 @@ def test_a_model_is_changed_on_the_page(chromium, serve, scripted, switcher):
     switcher.fail(ModelUnavailableError("load_failed", reason="disk"))
     expect(visitor.page.locator("#models-state")).to_contain_text(text("choice_failed", "zh"))
     expect(visitor.page.locator("#status")).to_contain_text("disk")
+    visitor.close()
+    assert visitor.errors == []
+
+
+@pytest.mark.browser
+def test_a_visitor_goes_on_during_a_change_and_cancels_it(chromium, serve, scripted, switcher):
+    from playwright.sync_api import expect
+
+    from tests.ui.visitor import Visitor
+
+    visitor = Visitor(chromium, serve(scripted, switcher=switcher))
+    visitor.page.locator("#models button.label-wrap").click()
+    cancel = visitor.page.locator("#models-cancel")
+    expect(visitor.page.locator("#models-state")).to_contain_text("mini-adviser")
+    expect(cancel).to_be_hidden()
+    visitor.page.locator("#models-model label").filter(has_text="BianQue-2.0").click()
+    visitor.page.locator("#models-apply").click()
+    expect(visitor.page.locator("#models-state progress")).to_have_attribute("value", "25")
+    visitor.send("我失眠")
+    visitor.expect_reply(QUESTION, 2)
+    cancel.click()
+    expect(visitor.page.locator("#models-state")).to_contain_text(text("switch_cancelled", "zh"))
+    expect(cancel).to_be_hidden()
+    expect(visitor.page.locator("#status")).to_contain_text(text("status_demonstration", "zh"))
+    expect(visitor.page.locator("#status")).not_to_contain_text(text("status_failed", "zh"))
+    visitor.send("一个月了")
+    visitor.expect_reply(ADVICE, 3)
     visitor.close()
     assert visitor.errors == []
 

@@ -85,6 +85,31 @@ def test_undo_gives_the_text_back(visit):
     assert visitor.messages.count() == 0
 
 
+def test_what_is_there_cannot_be_taken_back_while_a_reply_is_written(visit, service):
+    visitor = visit()
+    history = [{"role": role, "content": f"{role} {number}"} for number in range(30) for role in ("user", "assistant")]
+    visitor.open_panel("share")
+    with visitor.page.expect_file_chooser() as chooser:
+        visitor.page.get_by_role("button", name=text("share_open", "zh")).click()
+    chooser.value.set_files(visitor.export_file(history))
+    older = visitor.page.locator("#older")
+    expect(older).to_be_visible()
+    service.seconds_per_token = 0.05
+    visitor.send("我失眠")
+    expect(visitor.replies.last).to_contain_text(ADVICE[:2])
+    for label in ("重试", "撤销", "编辑"):
+        expect(visitor.page.locator(f"#chat button[aria-label='{label}']").last).to_be_disabled()
+    expect(older).to_have_css("pointer-events", "none")
+    older.focus()
+    older.press("Enter")
+    assert text("reply_running", "zh") in visitor.notice()
+    visitor.expect_idle()
+    expect(older).to_have_css("pointer-events", "auto")
+    older.click()
+    expect(visitor.messages).to_have_count(31)
+    assert visitor.messages.first.inner_text() == "user 0"
+
+
 def test_edit_drops_later_turns(visit, service):
     visitor = visit()
     visitor.send("我失眠")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -80,6 +81,58 @@ def test_an_exported_conversation_can_be_opened_again(visit):
     assert visitor.messages.all_inner_texts() == ["我失眠", "一个月了"]
 
 
+def open_file(visitor, file) -> None:
+    """Choose a file in the panel, which is open."""
+    with visitor.page.expect_file_chooser() as chooser:
+        visitor.page.get_by_role("button", name=text("share_open", "zh")).click()
+    chooser.value.set_files(file)
+
+
+def test_an_opened_file_brings_its_settings_and_its_card(visit, service):
+    visitor = visit("?mode=bianque-2.0&top_p=0.4&temperature=1.2&seed=7&asking_limit=3")
+    visitor.send("我失眠一个月了")
+    visitor.expect_reply(ADVICE, 2)
+    visitor.page.locator("#summary button.label-wrap").click()
+    card = visitor.page.locator("#summary-text textarea")
+    expect(card).to_have_value(re.compile("【主诉】"))
+    card.fill("【主诉】失眠四周")
+    visitor.open_panel("share")
+    with visitor.page.expect_download() as exported:
+        visitor.page.locator("#share").get_by_role("button", name="JSON", exact=True).click()
+    other = visit()
+    other.open_panel("share")
+    other.open_panel("settings")
+    open_file(other, exported.value.path())
+    other.expect_reply(ADVICE, 2)
+    expect(other.page.locator("#mode input:checked")).to_have_value("bianque-2.0")
+    numbers = other.page.locator("#settings input[type=number]")
+    values = ("0.4", "1.2", "512", "3")
+    for index, value in enumerate(values):
+        expect(numbers.nth(index)).to_have_value(value)
+    expect(other.page.locator("#settings input[type=text]")).to_have_value("7")
+    other.page.locator("#summary button.label-wrap").click()
+    expect(other.page.locator("#summary-text textarea")).to_have_value("【主诉】失眠四周")
+    # Nothing comes afterwards and puts defaults in their place.
+    other.page.wait_for_timeout(1000)
+    assert [numbers.nth(index).input_value() for index in range(4)] == list(values)
+    other.send("还要注意什么")
+    other.expect_reply(ADVICE, 3)
+    options = service.calls[-1].options
+    assert (options.mode, options.top_p, options.temperature, options.seed) == ("bianque-2.0", 0.4, 1.2, 7)
+    expect(other.page.locator("#summary-text textarea")).to_have_value("【主诉】失眠四周")
+
+
+@pytest.mark.parametrize(("locale", "language"), [("zh-CN", "zh"), ("en", "en")])
+def test_a_file_that_is_too_large_is_told_with_its_size(visit, locale, language):
+    visitor = visit(locale=locale)
+    visitor.open_panel("share")
+    with visitor.page.expect_file_chooser() as chooser:
+        visitor.page.get_by_role("button", name=text("share_open", language)).click()
+    chooser.value.set_files({"name": "x.json", "mimeType": "application/json", "buffer": b" " * 3_400_000})
+    assert text("export_too_large", language, limit="2", got="3.4") in visitor.notice()
+    expect(visitor.replies).to_have_count(1)
+
+
 def test_the_paper_for_a_doctor_holds_the_conversation_alone(visit):
     visitor = visit()
     consult(visitor)
@@ -151,6 +204,64 @@ def test_two_tabs_do_not_overwrite_each_other(visit):
     second.reload()
     second.open_panel("kept")
     expect(second.page.locator("#kept-list label")).to_have_count(2)
+
+
+def conversations(visitor) -> list[list[str]]:
+    """Return what the visitor said in each conversation that the browser keeps, found by opening them in turn."""
+    visitor.open_panel("kept")
+    listed = visitor.page.locator("#kept-list label")
+    found = []
+    for index in range(listed.count()):
+        listed.nth(index).click()
+        expect(listed.nth(index).locator("input")).to_be_checked()
+        visitor.page.wait_for_timeout(500)
+        found.append(visitor.messages.all_inner_texts())
+    return sorted(found)
+
+
+@pytest.mark.parametrize("how", ["copied", "window.open"])
+def test_a_duplicated_tab_goes_on_by_itself(visit, how):
+    first = visit()
+    keep(first)
+    first.send("我失眠")
+    first.expect_reply(QUESTION, 2)
+    second = first.duplicate(how)
+    second.expect_reply(QUESTION, 2)
+    assert second.messages.all_inner_texts() == ["我失眠"]
+    second.send("三天了")
+    second.expect_reply(ADVICE, 3)
+    first.send("一个月了")
+    first.expect_reply(ADVICE, 3)
+    second.send("还要注意什么")
+    second.expect_reply(ADVICE, 4)
+    # Each finds its own again, and the browser keeps both.
+    first.reload()
+    first.expect_reply(ADVICE, 3)
+    assert first.messages.all_inner_texts() == ["我失眠", "一个月了"]
+    second.reload()
+    second.expect_reply(ADVICE, 4)
+    assert second.messages.all_inner_texts() == ["我失眠", "三天了", "还要注意什么"]
+    third = first.beside()
+    assert conversations(third) == [["我失眠", "一个月了"], ["我失眠", "三天了", "还要注意什么"]]
+
+
+def test_a_kept_conversation_opened_in_two_tabs_becomes_two(visit):
+    first = visit()
+    keep(first)
+    first.send("我失眠")
+    first.expect_reply(QUESTION, 2)
+    second = first.beside()
+    second.open_panel("kept")
+    second.page.locator("#kept-list label").click()
+    second.expect_reply(QUESTION, 2)
+    second.send("三天了")
+    second.expect_reply(ADVICE, 3)
+    # What one of them clears stays in the other.
+    first.page.locator("#chat button[aria-label='清空对话']").click()
+    expect(first.replies).to_have_count(1)
+    second.reload()
+    second.expect_reply(ADVICE, 3)
+    assert second.messages.all_inner_texts() == ["我失眠", "三天了"]
 
 
 class SlowArrival:

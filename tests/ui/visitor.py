@@ -28,27 +28,49 @@ class Visitor:
         *,
         query: str = "",
         context: BrowserContext | None = None,
+        page: Page | None = None,
         **context_options,
     ):
         options = {"locale": "zh-CN", "viewport": {"width": 1280, "height": 860}, **context_options}
         self.context = context or browser.new_context(**options)
         self.context.grant_permissions(["clipboard-read", "clipboard-write"])
         self.url = url
-        self.page: Page = self.context.new_page()
+        self.page: Page = page or self.context.new_page()
         self.page.set_default_timeout(PATIENCE_MS)
         self.foreign_requests: list[str] = []
         self.errors: list[str] = []
         self.page.on("request", lambda request: self._note(request.url, url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(url + query)
+        if page is None:
+            self.page.goto(url + query)
         self.box = self.page.locator("#message textarea")
         self.replies = self.page.locator("#chat [data-testid=bot]")
         self.messages = self.page.locator("#chat [data-testid=user]")
-        expect(self.replies).to_have_count(1)
+        if page is None:
+            expect(self.replies).to_have_count(1)
 
     def beside(self) -> Visitor:
         """Open another tab of the same browser."""
         return Visitor(None, self.url, context=self.context)
+
+    def duplicate(self, how: str) -> Visitor:
+        """Open another tab that begins with what this one's storage for the tab holds, as browsers do.
+
+        Args:
+            how: `window.open`, or `copied` for what a browser's own menu does.
+        """
+        if how == "window.open":
+            with self.context.expect_page() as opened:
+                self.page.evaluate("void window.open(location.href)")
+            return Visitor(None, self.url, context=self.context, page=opened.value)
+        held = self.page.evaluate("JSON.stringify({...sessionStorage})")
+        page = self.context.new_page()
+        page.add_init_script(
+            f"if (!sessionStorage.length) for (const [key, value] of Object.entries({held}))"
+            " sessionStorage.setItem(key, value);"
+        )
+        page.goto(self.url)
+        return Visitor(None, self.url, context=self.context, page=page)
 
     def _note(self, requested: str, url: str) -> None:
         if not requested.startswith((url, "data:", "blob:")):

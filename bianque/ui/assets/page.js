@@ -155,6 +155,7 @@ window.bianque = (() => {
   const EMPTY = { keep: false, list: [] };
   const newId = () => `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}`;
   let current = sessionStorage.getItem("bianque.id") || newId();
+  let origin = null; // what this conversation was called in another tab, before both went on by themselves
   let latest = null; // what the page shows, for after a lost connection
   let savedAt = 0;
   let isOpening = false; // a file: what comes next is a conversation of its own
@@ -164,6 +165,12 @@ window.bianque = (() => {
     // Each tab holds the whole list, so what one writes the others must know before they write.
     channel = new BroadcastChannel("bianque");
     channel.onmessage = ({ data }) => {
+      if (data.kind === "claim") {
+        if (data.id === current) channel.postMessage({ kind: "held", id: current });
+        return;
+      }
+      if (data.id === current && data.kind !== "drop") part();
+      if (data.kind === "held") return;
       incoming = [...incoming.filter((change) => !data.id || change.id !== data.id), data];
     };
   } catch {
@@ -203,6 +210,20 @@ window.bianque = (() => {
   }
 
   const tell = (change) => channel && channel.postMessage(change);
+
+  // Browsers copy the tab's storage, and with it the name of its conversation, into a duplicate of the tab or one that
+  // it opens; a kept conversation can be opened in two tabs as well. Who comes later asks, and is told if another tab
+  // has it. From then on, what is said here is a conversation of its own. A tab that was asleep and could not tell
+  // notices at the latest when the other one writes.
+  const claim = () => tell({ kind: "claim", id: current });
+
+  function part() {
+    origin = current;
+    current = newId();
+    if (latest) latest = { ...latest, id: current };
+  }
+
+  claim();
   const upsert = (list, one) => [one, ...list.filter((other) => other.id !== one.id)];
 
   function apply(store) {
@@ -259,7 +280,7 @@ window.bianque = (() => {
 
   function restore(_, saved) {
     const store = apply(saved);
-    const kept = store.keep ? store.list.find((one) => one.id === current) || null : null;
+    const kept = store.keep ? store.list.find((one) => one.id === (origin || current)) || null : null;
     return [latest || kept, null];
   }
 
@@ -287,7 +308,7 @@ window.bianque = (() => {
       tell({ kind: "drop", id: current });
       return write({ ...store, list: store.list.filter((one) => one.id !== current) });
     }
-    const stored = store.list.find((one) => one.id === current);
+    const stored = store.list.find((one) => one.id === current) || store.list.find((one) => one.id === origin);
     if (stored && JSON.stringify(stored.messages) === JSON.stringify(conversation.messages)) {
       return [SKIP, titles(store)]; // opened, not changed
     }
@@ -315,17 +336,27 @@ window.bianque = (() => {
 
   function begin() {
     current = newId();
+    origin = null;
     latest = null;
     return [];
   }
 
-  function open(id, saved) {
+  let isOtherMode = false; // whether one was opened whose mode was not chosen, so that its defaults come
+  function open(id, saved, mode) {
     const chosen = apply(saved).list.find((one) => one.id === id) || null;
+    isOtherMode = Boolean(chosen && chosen.mode !== mode);
     if (chosen) {
       current = id;
+      origin = null;
       sessionStorage.setItem("bianque.id", id);
+      claim();
     }
-    return [chosen, null];
+    return [chosen, null, mode];
+  }
+
+  function opened(...values) {
+    if (isOtherMode) given = values;
+    return [];
   }
 
   // Everything: this conversation, those kept, and the agreement to keep them.
@@ -385,10 +416,11 @@ window.bianque = (() => {
     return [];
   }
 
-  // Called after a file was opened or refused: then nothing came.
-  function picked() {
+  // Called after a file was opened or refused: then nothing came. What came with one are no defaults.
+  function picked(isThere) {
     isOpening = false;
-    return [];
+    if (isThere) given = [];
+    return isThere ? touch() : [];
   }
 
   function pick() {
@@ -400,7 +432,9 @@ window.bianque = (() => {
       input.addEventListener("change", async () => {
         const file = input.files[0];
         isOpening = Boolean(file);
-        resolve([file ? (file.size > LARGEST_FILE_BYTES ? "too large" : await file.text()) : null]);
+        // Of a file that is too large only its size is sent. One that cannot be read is none of ours.
+        const content = file && file.size <= LARGEST_FILE_BYTES ? file.text().catch(() => "") : file?.size;
+        resolve([file ? await content : null]);
       });
       input.click();
     });
@@ -469,6 +503,31 @@ window.bianque = (() => {
     };
   }
 
+  // ------------------------------------------------------------------ labels
+
+  // What gradio calls these in every language. The number and the slider beside it are named by their label alone.
+  const names = bianqueWords[navigator.language.startsWith("zh") ? "zh" : "en"];
+  const LABELS = [
+    [/^chatbot conversation$/, names.chat],
+    [/^Copy conversation$/, names.copyConversation],
+    [/^Copy$/, names.copy],
+    [/^bot's message: /, names.reply],
+    [/^user's message: /, names.said],
+    [/^(number input|range slider) for /, ""],
+    [/^Gradio footer navigation$/, names.footer],
+  ];
+
+  function relabel() {
+    for (const part of document.querySelectorAll("[aria-label]")) {
+      for (const attribute of ["aria-label", "title"]) {
+        const label = part.getAttribute(attribute);
+        const found = label && LABELS.find(([pattern]) => pattern.test(label));
+        const better = found && label.replace(...found);
+        if (found && better !== label) part.setAttribute(attribute, better);
+      }
+    }
+  }
+
   // ------------------------------------------------------------------ outer page
 
   let told = 0;
@@ -490,6 +549,7 @@ window.bianque = (() => {
   function look() {
     isLooking = false;
     if (isArriving) hold();
+    relabel();
     const wrap = document.querySelector("#chat .bubble-wrap");
     if (wrap && !followed.has(wrap)) {
       followed.add(wrap);
@@ -505,6 +565,6 @@ window.bianque = (() => {
 
   return {
     ...{ loading, restore, restored, choosing, chosen, settle, standing, note, touch },
-    ...{ remember, keep, begin, open, forget, link, download, paper, picture, pick, picked },
+    ...{ remember, keep, begin, open, opened, forget, link, download, paper, picture, pick, picked },
   };
 })();
