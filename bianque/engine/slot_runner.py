@@ -65,6 +65,22 @@ class SlotRunner(ABC):
             self._advance(slot)
         return logits
 
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Run a decode step of every number of rows, so that no visitor waits for compiling and recording.
+
+        To be called before the first prompt; does nothing where steps are not recorded.
+        """
+        if self._graphs is None:
+            return
+        num_rows = 1
+        while True:
+            inputs = torch.tensor([[0, 0, *self._further_inputs(slot)] for slot in range(num_rows)])
+            self._graphs.run(inputs, 1)
+            if num_rows == self.num_slots:
+                return
+            num_rows = min(2 * num_rows, self.num_slots)
+
     def free(self, slot: int) -> None:
         """See `ModelRunner.free`."""
         for cache in self._caches:

@@ -35,6 +35,8 @@ def make_engine(model: Any, spec: ModelSpec, settings: Settings) -> Engine:
         )
     else:
         runner = ChatGLMRunner(model, num_slots=num_slots, max_len=spec.max_prompt_tokens)
+    if not settings.is_zero_gpu:  # there an engine lives for one reply
+        runner.warm_up()
     return Engine(
         runner,
         max_waiting=settings.max_waiting,

@@ -338,3 +338,24 @@ def test_golden_draws_of_the_sampled_calls(golden, golden_runner):
         assert reply == config["seed_1234_ids"], config["name"]
         num_checked += 1
     assert num_checked == 6
+
+
+@pytest.mark.parametrize("name", ["chatglm", "t5"])
+def test_warming_up_runs_every_number_of_rows_and_leaves_no_trace(name, request, monkeypatch):
+    model = request.getfixturevalue(name)
+    runner, fresh = (make_runner(model, num_slots=6, is_batched=True) for _ in range(2))
+    use_buckets(runner)
+    shapes = []
+    run = runner._graphs.run
+    monkeypatch.setattr(
+        runner._graphs, "run", lambda inputs, length: shapes.append(len(inputs)) or run(inputs, length)
+    )
+    runner.warm_up()
+    assert shapes == [1, 2, 4, 6]
+    prompts = {slot: [5 + slot, 9, 101, 104] for slot in (0, 3, 5)}
+    for slot, prompt in prompts.items():
+        torch.testing.assert_close(prefill(runner, slot, prompt), prefill(fresh, slot, prompt))
+    for _ in range(3):
+        decoded = [one.decode(list(prompts), [7, 8, 9]) for one in (runner, fresh)]
+        torch.testing.assert_close(*decoded, atol=TOLERANCE, rtol=0)
+    assert set(shapes[4:]) <= {1, 2, 4, 6}, "a step of another size was left for the visitors"
