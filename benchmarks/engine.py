@@ -111,9 +111,13 @@ def make_runner(
 ) -> T5Runner | ChatGLMRunner:
     """Load a folder and wrap it in a runner whose slots just hold the lengths that are measured."""
     model: Any = load_weights(folder, family, device=device, precision=precision)  # type: ignore[arg-type]
+    runner: T5Runner | ChatGLMRunner
     if family == "t5":
-        return T5Runner(model, num_slots=num_slots, max_prompt_len=prompt, max_new_tokens=reply)
-    return ChatGLMRunner(model, num_slots=num_slots, max_len=prompt + reply)
+        runner = T5Runner(model, num_slots=num_slots, max_prompt_len=prompt, max_new_tokens=reply)
+    else:
+        runner = ChatGLMRunner(model, num_slots=num_slots, max_len=prompt + reply)
+    runner.warm_up()
+    return runner
 
 
 def make_prompt(runner: Any, length: int, choose: random.Random) -> list[int]:
