@@ -219,12 +219,14 @@ def _connect(
     chatbot, message, returned, older = parts["chatbot"], parts["message"], parts["returned"], parts["older"]
     options = [choices[name] for name in OPTION_NAMES]
     conversation = [older, chatbot, *options]
+    # Not on the composer, which gradio would fade while the next message is typed.
+    streamed = {**STREAMED, "show_progress_on": chatbot}
     running = [
-        message.submit(handlers.send, [message, *conversation], outputs, **STREAMED),
-        parts["advise"].click(handlers.advise_now, [message, *conversation], outputs, **STREAMED),
-        chatbot.retry(handlers.retry, conversation, outputs, **STREAMED),
-        chatbot.edit(handlers.edit, conversation, outputs, **STREAMED),
-        *(button.click(handlers.send, [button, *conversation], outputs, **STREAMED) for button in parts["examples"]),
+        message.submit(handlers.send, [message, *conversation], outputs, **streamed),
+        parts["advise"].click(handlers.advise_now, [message, *conversation], outputs, **streamed),
+        chatbot.retry(handlers.retry, conversation, outputs, **streamed),
+        chatbot.edit(handlers.edit, conversation, outputs, **streamed),
+        *(button.click(handlers.send, [button, *conversation], outputs, **streamed) for button in parts["examples"]),
     ]
     changed = [
         *(event.then(handlers.give_back, [returned, message], [message, returned], **INSTANT) for event in running),
