@@ -113,11 +113,18 @@ def run_train(options: argparse.Namespace) -> int:
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("training_without_cuda")
+    folder, model_file = options.output / f"mini-{options.model}", MINIS[options.model].model_file
+    if options.start is not None and not (options.start / model_file).is_file():
+        raise SettingsError(
+            "start_of_another_kind", folder=options.start, model=f"mini-{options.model}", file=model_file
+        )
+    if options.start is not None and options.start.resolve() == folder.resolve():
+        raise SettingsError("start_is_output", folder=folder)
     torch.set_num_threads(options.threads)
     if options.device == "cuda":
         torch.set_float32_matmul_precision("high")
     knowledge = load_knowledge()
-    mini = MINIS[options.model](knowledge, options.output / f"mini-{options.model}", options.seed, options.start)
+    mini = MINIS[options.model](knowledge, folder, options.seed, options.start)
     settings = TrainingOptions(
         num_steps=options.steps,
         minutes=options.minutes,

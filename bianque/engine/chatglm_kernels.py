@@ -133,19 +133,20 @@ def add_norm(hidden_states: torch.Tensor, residual: torch.Tensor | None, norm: n
     """
     num_rows, num_columns = hidden_states.shape
     out = torch.empty_like(hidden_states)
-    _add_norm_kernel[(num_rows,)](
-        hidden_states,
-        hidden_states if residual is None else residual,
-        norm.weight,
-        norm.bias,
-        out,
-        num_columns,
-        RESIDUAL_SCALE,
-        norm.eps,
-        HAS_RESIDUAL=residual is not None,
-        COLUMNS=triton.next_power_of_2(num_columns),
-        num_warps=8,
-    )
+    with torch.cuda.device_of(hidden_states):
+        _add_norm_kernel[(num_rows,)](
+            hidden_states,
+            hidden_states if residual is None else residual,
+            norm.weight,
+            norm.bias,
+            out,
+            num_columns,
+            RESIDUAL_SCALE,
+            norm.eps,
+            HAS_RESIDUAL=residual is not None,
+            COLUMNS=triton.next_power_of_2(num_columns),
+            num_warps=8,
+        )
     return out
 
 
@@ -170,23 +171,24 @@ def attend(
     _, num_heads, num_places, head_size = keys.shape
     num_rows = mixed.shape[0]
     out = torch.empty(num_rows, num_heads * head_size, dtype=mixed.dtype, device=mixed.device)
-    _attend_kernel[(num_rows, num_heads)](
-        mixed,
-        positions,
-        table,
-        keys,
-        values,
-        lengths,
-        out,
-        positions.stride(0),
-        lengths.stride(0),
-        num_heads,
-        num_places,
-        head_size**-0.5,
-        HEAD=head_size,
-        PLACES=_PLACES,
-        num_warps=4,
-    )
+    with torch.cuda.device_of(mixed):
+        _attend_kernel[(num_rows, num_heads)](
+            mixed,
+            positions,
+            table,
+            keys,
+            values,
+            lengths,
+            out,
+            positions.stride(0),
+            lengths.stride(0),
+            num_heads,
+            num_places,
+            head_size**-0.5,
+            HEAD=head_size,
+            PLACES=_PLACES,
+            num_warps=4,
+        )
     return out
 
 

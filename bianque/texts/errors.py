@@ -511,6 +511,14 @@ ERRORS: dict[str, Text] = {
         "训练需要一个终点；请给出 --steps 或 --minutes。",
         "A training needs an end; give --steps or --minutes.",
     ),
+    "start_of_another_kind": Text(
+        "--start 需要一个 {model} 的文件夹，其中应有 {file}，而 {folder} 没有；请换一个文件夹。",
+        "--start needs the folder of a {model}, with {file} in it, and {folder} has none; name another folder.",
+    ),
+    "start_is_output": Text(
+        "--start 与要写入的文件夹都是 {folder}；请用 --output 指定另一个文件夹。",
+        "--start and the folder to be written are both {folder}; choose another with --output.",
+    ),
     "training_without_cuda": Text(
         "--device cuda 需要一块 torch 能用的 NVIDIA GPU，这里没有；请去掉 --device，在 CPU 上训练。",
         "--device cuda needs an NVIDIA GPU that torch can use, and there is none here; leave --device out to train on "

@@ -8,9 +8,29 @@ import pytest
 import torch
 
 from bianque.engine.engine import Engine
+from bianque.models.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration
 
 TIMEOUT_SECONDS = 20  # only ever reached by a test that fails
 EOS = 0
+
+
+def tiny_chatglm(**changes):
+    """Return a ChatGLM of a few thousand weights, in evaluation mode; `changes` to its configuration."""
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": 120,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "inner_hidden_size": 64,
+        "max_sequence_length": 64,
+        "bos_token_id": 104,
+        "eos_token_id": 105,
+        "mask_token_id": 100,
+        "gmask_token_id": 101,
+        "pad_token_id": 3,
+    }
+    return ChatGLMForConditionalGeneration(ChatGLMConfig(**{**sizes, **changes})).eval()
 
 
 def prefill(runner, slot=None, prompt_ids=None):

@@ -11,29 +11,16 @@ import torch
 
 from bianque.engine import chatglm_kernels
 from bianque.engine.chatglm_runner import ChatGLMRunner
-from bianque.models.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration
-from tests.engine.conftest import prefill
+from bianque.models.chatglm import ChatGLMForConditionalGeneration
+from tests.engine.conftest import prefill, tiny_chatglm
 
 DTYPES = (torch.float32, torch.float16)
 
 
 def make_model() -> ChatGLMForConditionalGeneration:
     """Return a model with unequal weights, norms and biases included."""
-    torch.manual_seed(0)
-    config = ChatGLMConfig(
-        vocab_size=120,
-        hidden_size=96,  # no power of two
-        num_layers=2,
-        num_attention_heads=3,
-        inner_hidden_size=64,
-        max_sequence_length=96,
-        bos_token_id=104,
-        eos_token_id=105,
-        mask_token_id=100,
-        gmask_token_id=101,
-        pad_token_id=3,
-    )
-    model = ChatGLMForConditionalGeneration(config).eval()
+    # 96 is no power of two.
+    model = tiny_chatglm(hidden_size=96, num_attention_heads=3, max_sequence_length=96)
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(4.0) if weight.dim() == 2 else weight.add_(0.3 * torch.randn_like(weight))

@@ -17,7 +17,7 @@ from bianque.engine.sampler import Sampler
 from bianque.engine.sampling import SamplingParams
 from bianque.engine.t5_runner import T5Runner
 from bianque.models.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration
-from tests.engine.conftest import prefill
+from tests.engine.conftest import prefill, tiny_chatglm
 from tests.golden import GOLDEN, requires_golden
 
 # fp32 sums in another order.
@@ -26,21 +26,7 @@ TOLERANCE = 2e-4
 
 @pytest.fixture(scope="module")
 def chatglm():
-    torch.manual_seed(0)
-    config = ChatGLMConfig(
-        vocab_size=120,
-        hidden_size=32,
-        num_layers=2,
-        num_attention_heads=2,
-        inner_hidden_size=64,
-        max_sequence_length=64,
-        bos_token_id=104,
-        eos_token_id=105,
-        mask_token_id=100,
-        gmask_token_id=101,
-        pad_token_id=3,
-    )
-    model = ChatGLMForConditionalGeneration(config).eval()
+    model = tiny_chatglm()
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(4.0)  # away from the uniform attention of small random weights

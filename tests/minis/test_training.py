@@ -94,3 +94,13 @@ def test_bad_arguments_are_refused_in_a_sentence(options, said, capsys):
     with pytest.raises(SystemExit):
         main(["minis", "train", "asker", *options])
     assert said in capsys.readouterr().err
+
+
+def test_a_start_that_does_not_fit_is_refused_in_a_sentence(capsys):
+    asker, adviser = FOLDER / "mini-asker", FOLDER / "mini-adviser"
+    for options, said in (
+        (["--start", str(adviser)], f"with spiece.model in it, and {adviser} has none"),
+        (["--start", str(asker), "--output", str(FOLDER)], "choose another with --output"),
+    ):
+        assert main(["minis", "train", "asker", "--steps", "1", *options]) != 0
+        assert said in capsys.readouterr().err
