@@ -22,7 +22,7 @@ def test_a_quick_answer_fills_the_box_and_can_be_edited(visit):
     expect(visitor.page.locator("#asking")).to_contain_text("最多 8 问")
     answers.nth(1).click()
     expect(visitor.box).to_have_value("几天")
-    assert visitor.messages.count() == 1
+    expect(visitor.messages).to_have_count(1)
     visitor.send("几天，晚上重")
     visitor.expect_reply(ADVICE, 3)
     expect(answers).to_have_count(0)
@@ -80,7 +80,7 @@ def test_a_word_being_composed_is_not_sent(visit, service):
     )
     keyboard.send("Input.insertText", {"text": "失眠"})
     expect(visitor.box).to_have_value("失眠")
-    assert visitor.messages.count() == 0
+    expect(visitor.messages).to_have_count(0)
     visitor.box.press("Shift+Enter")
     visitor.page.keyboard.type("两天")
     expect(visitor.box).to_have_value("失眠\n两天")

@@ -44,7 +44,7 @@ def test_a_reply_of_two_thousand_tokens_leaves_the_page_usable(visit, service):
     assert visitor.page.locator("#message .stop-button").is_visible()
     service.seconds_per_token = 0.002
     visitor.expect_reply(words, 2)
-    assert visitor.box.input_value() == "顺便问一下"
+    expect(visitor.box).to_have_value("顺便问一下")
     assert visitor.page.locator("#chat .bubble-wrap").evaluate(AT_END)
     changes = visitor.page.evaluate("window.changes")
     grown = [length for _, length in changes if 0 < length <= len(words)]

@@ -163,7 +163,7 @@ def test_nothing_is_kept_without_agreement(visit):
     assert before < 200
     visitor.reload()
     expect(visitor.replies).to_have_count(1)
-    assert visitor.messages.count() == 0
+    expect(visitor.messages).to_have_count(0)
 
 
 def test_kept_conversations_survive_a_reload_until_all_is_deleted(visit):
@@ -306,7 +306,8 @@ def test_a_message_sent_before_the_conversation_is_back_follows_it(visit, servic
     else:
         visitor.page.locator("#message .submit-button").click()
     visitor.see()
-    assert visitor.messages.count() == 0 and len(service.calls) == 2
+    expect(visitor.messages).to_have_count(0)
+    assert len(service.calls) == 2
     slow.let_through()
     expect(visitor.messages).to_have_text(["我失眠", "一个月了", "还要注意什么"])
     visitor.expect_reply(ADVICE, 4)
