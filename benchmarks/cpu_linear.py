@@ -28,8 +28,8 @@ from torch.nn import functional
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bianque.cpu_kernels.build import load_kernels  # noqa: E402
 from bianque.quantization import cpu  # noqa: E402
-from bianque.quantization.kernel_build import load_kernel  # noqa: E402
 from bianque.quantization.scheme import Bits, quantize  # noqa: E402
 
 # The four linears of a block of BianQue-2.0, (out, in).
@@ -184,7 +184,7 @@ def main() -> None:
     print(
         f"{cpu_name()}, {torch.get_num_threads()} threads, reads {bandwidth / 1e9:.1f} GB/s, torch {torch.__version__}"
     )
-    print(f"kernel: {'compiled' if load_kernel() else 'absent'}; block of 2.0: {NUM_VALUES / 1e6:.0f} M weights")
+    print(f"kernel: {'compiled' if load_kernels() else 'absent'}; block of 2.0: {NUM_VALUES / 1e6:.0f} M weights")
     weights = [torch.randn(shape) * 0.02 for shape in SHAPES]
     with torch.inference_mode():
         for way in make_ways(weights, arguments.only):

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "bianque"
 
 # What each part of the package may import, besides itself. `texts`, `errors`, `settings`, `tokenization` are leaves.
 LEAVES = {"texts", "errors", "settings", "tokenization"}
-BELOW_ENGINE = LEAVES | {"models", "quantization"}
+BELOW_ENGINE = LEAVES | {"cpu_kernels", "models", "quantization"}
 BELOW_MANAGER = BELOW_ENGINE | {"engine"}
 BELOW_CONSULTATION = BELOW_MANAGER | {"manager"}
 ALLOWED = {
@@ -24,8 +24,9 @@ ALLOWED = {
     "settings": {"errors"},
     "tokenization": {"errors"},
     "models": {"errors", "tokenization"},
-    "quantization": {"errors", "models"},
-    "engine": {"errors", "models", "quantization"},
+    "cpu_kernels": set(),
+    "quantization": {"cpu_kernels", "errors", "models"},
+    "engine": {"cpu_kernels", "errors", "models", "quantization"},
     "manager": BELOW_MANAGER,
     "consultation": BELOW_CONSULTATION,
     "minis": BELOW_CONSULTATION | {"consultation"},

@@ -1,7 +1,8 @@
 """How the new tokens of a decode step see what their slots hold.
 
-Two ways with the same results. `RowAttention` takes one row after another, each over exactly its own length: on a CPU
-that is faster than one masked call over the longest row, and a row's result cannot depend on its neighbours.
+Two ways with the same results. `RowAttention` takes each row over exactly its own length: on a CPU that is faster than
+one masked call over the longest row, and a row's result cannot depend on its neighbours. One call of the compiled
+kernel does it for fp32; elsewhere PyTorch's attention is called for one row after another.
 `BatchAttention` is one call over fixed shapes with everything beyond a row's length masked: what a GPU wants, and what
 a CUDA graph can record.
 
@@ -17,7 +18,11 @@ from typing import Protocol
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from bianque.cpu_kernels.build import Kernels, load_kernels
 from bianque.engine.kv_cache import SlotCache
+
+KERNEL_LANES = 8
+"""The kernel takes head sizes that are a multiple of this."""
 
 
 class Attention(Protocol):
@@ -42,7 +47,7 @@ class Attention(Protocol):
 
 
 class RowAttention:
-    """One row after another."""
+    """Each row over its own length."""
 
     def __init__(
         self,
@@ -50,7 +55,7 @@ class RowAttention:
         slots: Sequence[int],
         *,
         scale: float | None = None,
-        biases: Sequence[torch.Tensor] | None = None,
+        bias: torch.Tensor | None = None,
     ) -> None:
         """Attend to `slots`, which are distinct.
 
@@ -58,38 +63,86 @@ class RowAttention:
             cache: keys and values.
             slots: the slot of each row.
             scale: factor of the scores; None is 1 / √D.
-            biases: for each row (H, 1, length + 1), added to its scores.
+            bias: (H, S), added to the scores: a row takes as many of the last columns as it looks at places.
         """
         self._cache = cache
-        self._scale = scale
-        self._rows = [
-            (row, slot, cache.lengths[slot], biases[row][None] if biases else None) for row, slot in enumerate(slots)
-        ]
+        self._slots = slots
+        self._scale = cache.shape.head_size**-0.5 if scale is None else scale
+        self._bias = bias
+        self._kernels = None
+        if cache.keys[0].dtype == torch.float32 and cache.shape.head_size % KERNEL_LANES == 0:
+            self._kernels = load_kernels()
+            self._slot_indices = torch.tensor(slots)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """See `Attention.attend`."""
-        keys, values = self._cache.keys[layer], self._cache.values[layer]
-        for row, slot, length, _ in self._rows:
-            keys[slot, :, length] = key[row, :, 0]
-            values[slot, :, length] = value[row, :, 0]
-        return self._attend(keys, values, query, num_new=1)
+        return self._attend(layer, query, key, value)
 
     def attend_stored(self, layer: int, query: torch.Tensor) -> torch.Tensor:
         """Attend to what the slots hold without adding to it: (n, H, 1, D) -> (n, 1, H · D)."""
-        return self._attend(self._cache.keys[layer], self._cache.values[layer], query, num_new=0)
+        return self._attend(layer, query, None, None)
 
-    def _attend(self, keys: torch.Tensor, values: torch.Tensor, query: torch.Tensor, num_new: int) -> torch.Tensor:
-        attended = [
-            scaled_dot_product_attention(
-                query[row : row + 1],
-                keys[slot : slot + 1, :, : length + num_new],
-                values[slot : slot + 1, :, : length + num_new],
-                attn_mask=bias,
-                scale=self._scale,
+    def _attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor | None, value: torch.Tensor | None
+    ) -> torch.Tensor:
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        if self._kernels is not None:
+            return self._with_kernel(self._kernels, keys, values, query, key, value)
+        if key is not None and value is not None:
+            for row, slot in enumerate(self._slots):
+                keys[slot, :, self._cache.lengths[slot]] = key[row, :, 0]
+                values[slot, :, self._cache.lengths[slot]] = value[row, :, 0]
+        attended = []
+        for row, (slot, count) in enumerate(zip(self._slots, self._counts(key), strict=True)):
+            attended.append(
+                scaled_dot_product_attention(
+                    query[row : row + 1],
+                    keys[slot : slot + 1, :, :count],
+                    values[slot : slot + 1, :, :count],
+                    attn_mask=None if self._bias is None else self._bias[None, :, None, -count:],
+                    scale=self._scale,
+                )
             )
-            for row, slot, length, bias in self._rows
-        ]
         return torch.cat(attended).view(len(attended), 1, -1)
+
+    def _counts(self, key: torch.Tensor | None) -> list[int]:
+        """Return how many places each row looks at."""
+        return [self._cache.lengths[slot] + (key is not None) for slot in self._slots]
+
+    def _with_kernel(
+        self,
+        kernels: Kernels,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor | None,
+        value: torch.Tensor | None,
+    ) -> torch.Tensor:
+        num_rows, num_heads, _, size = query.shape
+        new = [query, key, value]
+        strides = torch.tensor([stride for one in new for stride in ((0, 0) if one is None else one.stride()[:2])])
+        counts = torch.tensor(self._counts(key))
+        result = query.new_empty(num_rows, 1, num_heads * size)
+        failed = kernels.attend(
+            *(None if one is None else one.data_ptr() for one in new),
+            strides.data_ptr(),
+            keys.data_ptr(),
+            values.data_ptr(),
+            self._slot_indices.data_ptr(),
+            counts.data_ptr(),
+            None if self._bias is None else self._bias.data_ptr(),
+            0 if self._bias is None else self._bias.shape[1],
+            result.data_ptr(),
+            num_rows,
+            num_heads,
+            self._cache.shape.max_len,
+            size,
+            self._scale,
+            torch.get_num_threads(),
+        )
+        if failed:
+            raise MemoryError("no memory for the scores of attention")
+        return result
 
 
 class BatchAttention:

@@ -59,7 +59,7 @@ class T5Runner(SlotRunner):
         self._reply, self._prompt = self._caches
         with torch.inference_mode():
             # (H, S), the farthest first: a row of S' tokens takes the last S'.
-            self._bias = t5_decoder.bias_by_distance(model, max_new_tokens).flip(-1).to(self._dtype)
+            self._bias = t5_decoder.bias_by_distance(model, max_new_tokens).flip(-1).to(self._dtype).contiguous()
 
     @torch.inference_mode()
     def prefill(self, slot: int, prompt_ids: Ids[int]) -> Prefill:
@@ -80,12 +80,10 @@ class T5Runner(SlotRunner):
         return (self._start_token_id,)
 
     def _step_of_rows(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
-        num_distances = self._bias.shape[1]
-        biases = [self._bias[:, None, num_distances - 1 - self._reply.lengths[slot] :] for slot in slots]
         return t5_decoder.decode(
             self._model,
             torch.tensor(token_ids, device=self.device),
-            RowAttention(self._reply, slots, scale=1.0, biases=biases),
+            RowAttention(self._reply, slots, scale=1.0, bias=self._bias),
             RowAttention(self._prompt, slots, scale=1.0),
         )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from random import Random
 from typing import Any
 
 HALF_WIDTH = str.maketrans("，。？！：；", ",.?!:;")
 _MARKS = str.maketrans("", "", "，。？！；：,.?!;:")
 _BREAKS = "，。！"
+_SWAPPED_SHARE = 0.3
 
 
 class Typist:
@@ -26,6 +29,7 @@ class Typist:
         self._marks = rng.choices(("full", "half", "space", "none"), (64, 14, 8, 14))[0]
         self._typo_rate = 0.0 if self._is_careful else 0.02
         self._splits = rng.random() < 0.12
+        self._synonyms = tuple(map(tuple, general["synonyms"]))
 
     def write(self, sentence: str) -> str:
         """Return `sentence` as this person types it."""
@@ -47,12 +51,12 @@ class Typist:
         return self._set_marks(sentence)
 
     def _swap_synonyms(self, sentence: str) -> str:
-        for group in self._general["synonyms"]:
-            for word in group:
-                if word in sentence and self._rng.random() < 0.3:
-                    sentence = sentence.replace(word, self._rng.choice(group), 1)
-                    break
-        return sentence
+        pattern, groups = _find_synonyms(self._synonyms)
+
+        def swap(match: re.Match[str]) -> str:
+            return self._rng.choice(groups[match[0]]) if self._rng.random() < _SWAPPED_SHARE else match[0]
+
+        return pattern.sub(swap, sentence)
 
     def _mistype(self, sentence: str) -> str:
         homophones: dict[str, str] = self._general["homophones"]
@@ -76,3 +80,10 @@ class Typist:
             stripped = sentence.translate(_MARKS)
             return stripped or sentence
         return sentence
+
+
+@cache
+def _find_synonyms(synonyms: tuple[tuple[str, ...], ...]) -> tuple[re.Pattern[str], dict[str, tuple[str, ...]]]:
+    """Return what finds a word of any group, the longest where one holds another, and each word's group."""
+    groups = {word: group for group in synonyms for word in group}
+    return re.compile("|".join(map(re.escape, sorted(groups, key=len, reverse=True)))), groups

@@ -1,9 +1,9 @@
 """Products with stored weights on the CPU.
 
-With the compiled kernel (`cpu_kernel.c`), activations are rounded to 16 bits in blocks of 512, each with a scale of
-its own, and everything after that is exact up to fp32 sums in a fixed order. The error is 3e-5 of a block's largest
-activation, and a row of the result is bit for bit the same alone, in any batch, in any chunk of a prompt and on any
-number of threads. A row with NaN or infinity becomes NaN and touches no other.
+With the compiled kernel (`cpu_kernels/linear.c`), activations are rounded to 16 bits in blocks of 512, each with a
+scale of its own, and everything after that is exact up to fp32 sums in a fixed order. The error is 3e-5 of a block's
+largest activation, and a row of the result is bit for bit the same alone, in any batch, in any chunk of a prompt and
+on any number of threads. A row with NaN or infinity becomes NaN and touches no other.
 
 Without it, PyTorch's operations give the same numbers up to rounding, slower.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from bianque.quantization.kernel_build import Kernel, load_kernel
+from bianque.cpu_kernels.build import Kernels, load_kernels
 from bianque.quantization.scheme import Bits, unpack_int4
 
 HALF_BITS = 16  # the kernel's word for fp16 weights
@@ -49,9 +49,9 @@ def linear(
     """
     rows = _as_rows(hidden_states)
     bias = None if bias is None else bias.float()
-    kernel = load_kernel()
-    product = _without_kernel(rows, weight, scale, bias, bits) if kernel is None else _with_kernel(
-        kernel, rows, weight, scale, bias, bits
+    kernels = load_kernels()
+    product = _without_kernel(rows, weight, scale, bias, bits) if kernels is None else _with_kernel(
+        kernels, rows, weight, scale, bias, bits
     )  # fmt: skip
     return product.view(*hidden_states.shape[:-1], weight.shape[0]).to(hidden_states.dtype)
 
@@ -59,9 +59,9 @@ def linear(
 def half_linear(hidden_states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Multiply (..., in) by an fp16 weight, (out, in) and contiguous; see `linear`. Nothing is rounded on the way."""
     rows = _as_rows(hidden_states)
-    kernel = load_kernel()
-    if kernel is not None:
-        product = _with_kernel(kernel, rows, weight, None, None, HALF_BITS)
+    kernels = load_kernels()
+    if kernels is not None:
+        product = _with_kernel(kernels, rows, weight, None, None, HALF_BITS)
     else:
         chunks = weight.split(max(1, _CHUNK_VALUES // weight.shape[1]))
         product = torch.cat([functional.linear(rows, chunk.float()) for chunk in chunks], dim=1)
@@ -73,7 +73,7 @@ def _as_rows(hidden_states: torch.Tensor) -> torch.Tensor:
 
 
 def _with_kernel(
-    kernel: Kernel,
+    kernels: Kernels,
     rows: torch.Tensor,
     weight: torch.Tensor,
     scale: torch.Tensor | None,
@@ -87,7 +87,7 @@ def _with_kernel(
             f"{tuple(weight.shape)} on {weight.device}"
         )
     result = rows.new_empty(rows.shape[0], weight.shape[0])
-    failed = kernel(
+    failed = kernels.linear(
         rows.data_ptr(),
         weight.data_ptr(),
         None if scale is None else scale.data_ptr(),

@@ -66,7 +66,8 @@ def _copy(folder: Path, change=lambda entry: None, change_phrases=lambda entry: 
     phrases = yaml.safe_load((FOLDER / "phrases" / "cardiology.yaml").read_text("utf-8"))
     change_phrases(phrases[content["complaints"][0]["id"]])
     (folder / "phrases" / "cardiology.yaml").write_text(yaml.safe_dump(phrases, allow_unicode=True), "utf-8")
-    special = ("_general", "_soulchat", "phrases/_followups", "phrases/_small_talk", "phrases/_soulchat")
+    further = ("_followups", "_free_openings", "_small_talk", "_soulchat")
+    special = ("_general", "_soulchat", *(f"phrases/{name}" for name in further))
     for name in special:
         (folder / f"{name}.yaml").write_bytes((FOLDER / f"{name}.yaml").read_bytes())
     return folder

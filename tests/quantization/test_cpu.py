@@ -7,21 +7,23 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import threading
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from bianque.cpu_kernels import build
 from bianque.models.chatglm import ChatGLMForConditionalGeneration
-from bianque.quantization import cpu, kernel_build
+from bianque.quantization import cpu
 from bianque.quantization.half import HalfLinear, replace_head
 from bianque.quantization.linear import replace_linears, selects_linear
 from bianque.quantization.scheme import dequantize, quantize, unpack_int4
 from tests.golden import GOLDEN, requires_golden
 
 requires_kernel = pytest.mark.skipif(
-    kernel_build._why_not() is not None or kernel_build.find_compiler() is None, reason="needs AVX2 and a C compiler"
+    build._why_not() is not None or build.find_compiler() is None, reason="needs AVX2 and a C compiler"
 )
 # Rows and columns around every boundary: vectors of 8 and 16, groups of 64, blocks of 512, strips of 4, tiles of 32.
 SHAPES = [(1, 2), (5, 34), (37, 192), (66, 512), (100, 1000), (130, 1536)]
@@ -31,8 +33,8 @@ SHAPES = [(1, 2), (5, 34), (37, 192), (66, 512), (100, 1000), (130, 1536)]
 def route(request, monkeypatch):
     """Run a test with the kernel, then without."""
     if request.param == "torch":
-        monkeypatch.setattr(cpu, "load_kernel", lambda: None)
-    elif kernel_build.load_kernel() is None:
+        monkeypatch.setattr(cpu, "load_kernels", lambda: None)
+    elif build.load_kernels() is None:
         pytest.skip("the kernel does not run here")
     return request.param
 
@@ -247,30 +249,31 @@ def test_a_forked_process_starts_threads_of_its_own(threads):
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
     """Forget the loaded kernel, before and after, and give the test a home of its own."""
-    kernel_build._load_once.cache_clear()
+    build._load_once.cache_clear()
     monkeypatch.setenv("HOME", str(tmp_path))
     yield tmp_path
-    kernel_build._load_once.cache_clear()
+    build._load_once.cache_clear()
 
 
 @requires_kernel
 def test_is_compiled_once_for_all_processes(fresh, monkeypatch):
-    assert kernel_build.load_kernel() is not None
+    assert build.load_kernels() is not None
     folder = fresh / ".cache" / "bianque" / "kernels"
     assert [path.suffix for path in folder.iterdir()] == [".so"]
     assert folder.stat().st_mode & 0o077 == 0
-    kernel_build._load_once.cache_clear()
-    monkeypatch.setattr(kernel_build, "find_compiler", lambda: None)  # the cached file must do
-    assert kernel_build.load_kernel() is not None
+    build._load_once.cache_clear()
+    monkeypatch.setattr(build, "find_compiler", lambda: None)  # the cached file must do
+    assert build.load_kernels() is not None
 
 
 @requires_kernel
 def test_another_source_is_another_file(fresh, monkeypatch, tmp_path):
-    kernel_build.build_kernel(tmp_path)
-    changed = tmp_path / "changed.c"
-    changed.write_bytes(kernel_build.SOURCE.read_bytes() + b"\n")
-    monkeypatch.setattr(kernel_build, "SOURCE", changed)
-    kernel_build.build_kernel(tmp_path)
+    build.build_kernels(tmp_path)
+    changed = tmp_path / "changed"
+    shutil.copytree(build.FOLDER, changed)
+    (changed / "pool.h").write_bytes((build.FOLDER / "pool.h").read_bytes() + b"\n")
+    monkeypatch.setattr(build, "FOLDER", changed)
+    build.build_kernels(tmp_path)
     assert len(list(tmp_path.glob("*.so"))) == 2
 
 
@@ -279,31 +282,31 @@ def test_a_damaged_file_is_compiled_again(tmp_path, caplog):
     good, damaged = tmp_path / "good", tmp_path / "damaged"
     good.mkdir()
     damaged.mkdir()
-    kernel_build.build_kernel(good)
+    build.build_kernels(good)
     (path,) = good.iterdir()
     (damaged / path.name).write_bytes(b"not a library")
     with caplog.at_level(logging.WARNING):
-        kernel_build.build_kernel(damaged)
-    assert "compiling the kernel again" in caplog.text
+        build.build_kernels(damaged)
+    assert "compiling the kernels again" in caplog.text
     assert (damaged / path.name).stat().st_size == path.stat().st_size
 
 
 @requires_kernel
 def test_a_home_that_cannot_be_written(fresh, monkeypatch):
-    monkeypatch.setattr(kernel_build.Path, "home", lambda: kernel_build.Path(os.devnull))
-    assert kernel_build.load_kernel() is not None
+    monkeypatch.setattr(build.Path, "home", lambda: build.Path(os.devnull))
+    assert build.load_kernels() is not None
 
 
 @pytest.mark.parametrize("fault", ["no compiler", "broken compiler", "no AVX2", "other system"])
 def test_without_a_kernel_the_log_says_so_once(fresh, monkeypatch, caplog, fault):
     if fault == "no compiler":
-        monkeypatch.setattr(kernel_build, "find_compiler", lambda: None)
+        monkeypatch.setattr(build, "find_compiler", lambda: None)
     elif fault == "broken compiler":
-        monkeypatch.setattr(kernel_build, "find_compiler", lambda: "/bin/false")
+        monkeypatch.setattr(build, "find_compiler", lambda: "/bin/false")
     elif fault == "no AVX2":
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     else:
-        monkeypatch.setattr(kernel_build.sys, "platform", "win32")
+        monkeypatch.setattr(build.sys, "platform", "win32")
     rows, weight, scale, bias = make_case(24, 64, 8)
     with caplog.at_level(logging.WARNING):
         product = cpu.linear(rows, weight, scale, bias, 8)

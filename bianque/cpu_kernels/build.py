@@ -1,9 +1,9 @@
-"""Compile the CPU kernel with the system's compiler, once for a machine, and load it.
+"""Compile the CPU kernels with the system's compiler, once for a machine, and load them.
 
-Nothing happens at import. The first caller of `load_kernel` compiles `cpu_kernel.c` (about a second) into the user's
-cache folder, under a name made of the source, the flags and the kind of processor, and later processes load that file.
-A file that cannot be loaded or computes wrongly is compiled anew. Where there is no compiler, no AVX2 or no POSIX
-threads, the answer is None, and the log says so once.
+Nothing happens at import. The first caller of `load_kernels` compiles the C files of this folder (about a second) into
+the user's cache folder, under a name made of the sources, the flags and the kind of processor, and later processes
+load that file. A file that cannot be loaded or computes wrongly is compiled anew. Where there is no compiler, no AVX2
+or no POSIX threads, the answer is None, and the log says so once.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 logger = logging.getLogger(__name__)
 
-Kernel = Callable[..., int]
-
-SOURCE = Path(__file__).with_name("cpu_kernel.c")
+FOLDER = Path(__file__).parent
 # No contraction: the same sum must be rounded in the same way wherever the compiler meets it.
 FLAGS = ("-O3", "-mavx2", "-mfma", "-mf16c", "-ffp-contract=off", "-std=gnu11", "-shared", "-fPIC", "-pthread")
 COMPILERS = ("cc", "gcc", "clang")
@@ -37,8 +36,21 @@ COMPILE_SECONDS = 120
 _lock = threading.Lock()
 
 
-def load_kernel() -> Kernel | None:
-    """Return `bianque_linear` of `cpu_kernel.c`, compiled if need be, or None where it cannot run.
+@dataclass(frozen=True)
+class Kernels:
+    """The functions of the compiled file; each returns 0, or 1 if memory ran out.
+
+    Attributes:
+        linear: `bianque_linear` of linear.c.
+        attend: `bianque_attend` of attention.c.
+    """
+
+    linear: Callable[..., int]
+    attend: Callable[..., int]
+
+
+def load_kernels() -> Kernels | None:
+    """Return the kernels, compiled if need be, or None where they cannot run.
 
     Safe from any thread; only the first call does anything.
     """
@@ -47,20 +59,20 @@ def load_kernel() -> Kernel | None:
 
 
 @functools.cache
-def _load_once() -> Kernel | None:
+def _load_once() -> Kernels | None:
     reason = _why_not()
     if reason is None:
         try:
-            return build_kernel(_cache_folder())
+            return build_kernels(_cache_folder())
         except (OSError, subprocess.SubprocessError) as error:
-            reason = f"the kernel could not be built ({_first_line(error)})"
-    logger.warning("quantized models run on PyTorch's own operations, several times slower: %s", reason)
+            reason = f"the kernels could not be built ({_first_line(error)})"
+    logger.warning("models run on PyTorch's own operations, quantized ones several times slower: %s", reason)
     return None
 
 
 def _why_not() -> str | None:
     if sys.platform not in ("linux", "darwin"):
-        return f"the kernel is not made for {sys.platform}"
+        return f"the kernels are not made for {sys.platform}"
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return "the processor has no AVX2"
     return None
@@ -83,21 +95,22 @@ def _cache_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="bianque-kernel-"))
 
 
-def build_kernel(folder: Path) -> Kernel:
-    """Load the kernel from `folder`, after compiling it there unless a working one is present.
+def build_kernels(folder: Path) -> Kernels:
+    """Load the kernels from `folder`, after compiling it there unless a working one is present.
 
     Raises:
         OSError: if there is no compiler, or the result cannot be written, loaded or trusted.
         subprocess.SubprocessError: if the compiler fails or takes longer than two minutes.
     """
-    source = SOURCE.read_bytes()
+    sources = sorted(FOLDER.glob("*.c"))
+    content = b"\0".join(path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]")))
     kind = " ".join((*FLAGS, sys.platform, platform.machine(), torch.backends.cpu.get_cpu_capability()))
-    path = folder / f"{hashlib.sha256(source + kind.encode()).hexdigest()[:24]}.so"
+    path = folder / f"{hashlib.sha256(content + kind.encode()).hexdigest()[:24]}.so"
     if path.exists():
         try:
             return _load(path)
         except OSError as error:
-            logger.warning("compiling the kernel again: %s", _first_line(error))
+            logger.warning("compiling the kernels again: %s", _first_line(error))
     compiler = find_compiler()
     if compiler is None:
         raise FileNotFoundError("there is no C compiler: " + ", ".join(COMPILERS))
@@ -105,7 +118,7 @@ def build_kernel(folder: Path) -> Kernel:
     handle, temporary = tempfile.mkstemp(suffix=".so", dir=folder)
     os.close(handle)
     try:
-        command = [compiler, *FLAGS, "-o", temporary, str(SOURCE)]
+        command = [compiler, *FLAGS, "-o", temporary, *map(str, sources)]
         subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_SECONDS)
         os.replace(temporary, path)
     finally:
@@ -113,26 +126,46 @@ def build_kernel(folder: Path) -> Kernel:
     return _load(path)
 
 
-def _load(path: Path) -> Kernel:
-    """Load a compiled kernel and try it.
+def _load(path: Path) -> Kernels:
+    """Load a compiled file and try it.
 
     Raises:
         OSError: if it cannot be loaded or computes wrongly.
     """
+    library = ctypes.CDLL(str(path))
     try:
-        kernel = ctypes.CDLL(str(path)).bianque_linear
+        linear, attend = library.bianque_linear, library.bianque_attend
     except AttributeError as error:
-        raise OSError(f"{path} has no bianque_linear") from error
-    kernel.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 3 + [ctypes.c_int] * 2
-    kernel.restype = ctypes.c_int
+        raise OSError(f"{path} lacks a kernel") from error
+    integer, pointer = ctypes.c_int64, ctypes.c_void_p
+    linear.argtypes = [*[pointer] * 5, *[integer] * 3, *[ctypes.c_int] * 2]
+    attend.argtypes = [*[pointer] * 9, integer, pointer, *[integer] * 4, ctypes.c_float, ctypes.c_int]
+    kernels = Kernels(linear, attend)
+    if not (_multiplies(kernels) and _attends(kernels)):
+        raise OSError(f"{path} computes wrongly")
+    return kernels
+
+
+def _multiplies(kernels: Kernels) -> bool:
     # Powers of two are exact in all its formats, so the sums must be too.
     hidden_states, result = torch.full((3, 70), 0.5), torch.empty(3, 2)
     weight, scale = torch.tensor([[2], [-1]], dtype=torch.int8).repeat(1, 70), torch.full((2,), 0.25).half()
     arrays = (hidden_states, weight, scale)
-    failed = kernel(*(array.data_ptr() for array in arrays), None, result.data_ptr(), 3, 70, 2, 8, 1)
-    if failed or not torch.allclose(result, torch.tensor([17.5, -8.75]).expand(3, 2), rtol=1e-3):
-        raise OSError(f"{path} computes wrongly")
-    return kernel
+    failed = kernels.linear(*(array.data_ptr() for array in arrays), None, result.data_ptr(), 3, 70, 2, 8, 1)
+    return not failed and torch.allclose(result, torch.tensor([17.5, -8.75]).expand(3, 2), rtol=1e-3)
+
+
+def _attends(kernels: Kernels) -> bool:
+    # All places count the same for a query of zeros.
+    query, keys, result = torch.zeros(8), torch.ones(3, 8), torch.empty(8)
+    values = torch.tensor([3.0, 5.0, 100.0])[:, None].repeat(1, 8)
+    integers = torch.zeros(6, dtype=torch.int64), torch.tensor([0]), torch.tensor([2])
+    strides, slots, lengths = (tensor.data_ptr() for tensor in integers)
+    failed = kernels.attend(
+        query.data_ptr(), None, None, strides, keys.data_ptr(), values.data_ptr(), slots, lengths, None, 0,
+        result.data_ptr(), 1, 1, 3, 8, 1.0, 1,
+    )  # fmt: skip
+    return not failed and torch.allclose(result, torch.full((8,), 4.0))
 
 
 def _first_line(error: Exception) -> str:

@@ -8,27 +8,25 @@
  *
  * fp16 weights. They and x are multiplied in fp32; one vector of eight sums for each block, then as above.
  *
- * Work. Rows of W are handed out in chunks, so that a thread that loses its core for a while holds up one chunk. A block
- * of STRIP_ROWS rows of W is multiplied with all rows of x, two by two; every pass unpacks it anew in registers, which is
- * cheaper than to store it unpacked and load that, and asks for its share of the block that comes next. For many rows of
- * x, whose block then stays in the cache, WIDE_TILE rows of W take their turns with it.
+ * Work. Rows of W are handed out in chunks, so that a thread that loses its core for a while holds up one chunk. A strip
+ * is a block of STRIP_ROWS rows of W. It is multiplied with all rows of x, two by two; every pass unpacks it anew in
+ * registers, which is cheaper than to store it unpacked and load that, and asks for its share of the strip that comes
+ * next. The rows of a strip are not neighbours: they stand so far apart, by the tile's spread, that each is in a page of
+ * its own and goes on where the tile's strip before it ended. The processor then recognises as many streams and fetches
+ * them ahead; it does not when several run through one page. For many rows of x, whose block then stays in the cache,
+ * the strips of a tile take turns block by block instead.
  *
  * Order of columns. Unpacking is cheapest when columns of a group come out permuted; x is stored in the same order.
- *
- * Threads. Helpers sleep on a condition variable and are never waited for unless they are inside a chunk. Waits spin for
- * SPIN_NANOSECONDS at most. A second caller at the same time works alone on its own thread.
  */
 #include <immintrin.h>
-#include <pthread.h>
 #include <stdatomic.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-enum { BLOCK = 512, GROUP = 64, LANES = 16, LINE = 64, STRIP_ROWS = 4, WIDE_TILE = 32, MANY_ROWS = 16 };
-enum { MAX_HELPERS = 255 };
-enum { SPIN_NANOSECONDS = 50000 };
+#include "pool.h"
+
+enum { BLOCK = 512, GROUP = 64, LANES = 16, LINE = 64, STRIP_ROWS = 4, MANY_ROWS = 16 };
+enum { PAGE = 4096, MAX_SPREAD = 8 };
 
 typedef struct {
     const float *x;          /* (rows, in) */
@@ -40,9 +38,6 @@ typedef struct {
     int bits;
     uint8_t *packed;         /* blocks × rows × BLOCK int16 (or fp32): x in the order of the unpacked weights */
     float *x_scale;          /* blocks × rows */
-    int64_t chunk;           /* rows of W, or of x while packing, taken at once */
-    int64_t total;
-    atomic_llong next;
     atomic_int failed;
 } Job;
 
@@ -116,7 +111,8 @@ static void pack_half_block(const float *x, int64_t count, int64_t stride, float
             packed[(start + i) / 8 * stride + i % 8] = start + i < count ? x[start + i] : 0;
 }
 
-static void pack_rows(Job *job, int64_t first, int64_t last) {
+static void pack_rows(void *context, int64_t first, int64_t last) {
+    Job *job = context;
     for (int64_t row = first; row < last; row++)
         for (int64_t block = 0; block < job->blocks; block++) {
             int64_t count = job->in - block * BLOCK < BLOCK ? job->in - block * BLOCK : BLOCK;
@@ -286,161 +282,94 @@ static void multiply_strip(const Job *job, Strip *strip, int64_t block, float *t
     }
 }
 
-/* Multiply the block of the strip that is `at` rows into a tile of `tile` rows from `first`. */
-static void multiply_block(const Job *job, int64_t first, int64_t tile, int64_t at, int64_t block, float *totals) {
+/* By how many rows of W the rows of a strip are apart; as many strips make a tile. */
+static int64_t spread_of(const Job *job) {
+    int64_t rows_of_a_page = (PAGE + job->row_bytes - 1) / job->row_bytes;
+    return job->rows > MANY_ROWS || rows_of_a_page > MAX_SPREAD ? MAX_SPREAD : rows_of_a_page;
+}
+
+/* Multiply a block of the strip whose first row is `first` + `at`, in the tile that begins with the row `first`. */
+static void multiply_block(const Job *job, int64_t first, int64_t spread, int64_t at, int64_t block, float *totals) {
     int64_t count = job->in - block * BLOCK < BLOCK ? job->in - block * BLOCK : BLOCK;
-    int64_t rows = job->out - first - at < STRIP_ROWS ? job->out - first - at : STRIP_ROWS;
-    int64_t block_bytes = BLOCK * job->bits / 8, is_last_strip = at + STRIP_ROWS >= tile;
-    int64_t next_block = !is_last_strip ? block : block + 1 < job->blocks ? block + 1 : 0;
-    int64_t next_at = !is_last_strip ? at + STRIP_ROWS : next_block ? 0 : tile;
+    int64_t rows = (job->out - first - at + spread - 1) / spread, block_bytes = BLOCK * job->bits / 8;
+    int64_t next_at = at, next_block = block;
+    if (job->rows > MANY_ROWS) {
+        next_at = (at + 1) % spread;
+        next_block = (block + !next_at) % job->blocks;
+    } else {
+        next_block = (block + 1) % job->blocks;
+        next_at = (at + !next_block) % spread;
+    }
+    if (!next_at && !next_block) next_at = STRIP_ROWS * spread;
     Strip strip = {.weight = job->weight + (first + at) * job->row_bytes + block * block_bytes,
-                   .row_bytes = job->row_bytes, .count = (count + GROUP - 1) / GROUP * GROUP,
+                   .row_bytes = spread * job->row_bytes, .count = (count + GROUP - 1) / GROUP * GROUP,
                    .ahead = (next_at - at) * job->row_bytes + (next_block - block) * block_bytes};
     uint8_t padded[STRIP_ROWS * BLOCK * sizeof(uint16_t)];
     if (count < strip.count || rows < STRIP_ROWS) {  /* what is missing counts as zero */
         memset(padded, 0, sizeof padded);
-        for (int64_t r = 0; r < rows; r++)
-            memcpy(padded + r * block_bytes, strip.weight + r * job->row_bytes, count * job->bits / 8);
+        for (int64_t r = 0; r < rows && r < STRIP_ROWS; r++)
+            memcpy(padded + r * block_bytes, strip.weight + r * strip.row_bytes, count * job->bits / 8);
         strip.weight = padded;
         strip.row_bytes = block_bytes;
     }
     multiply_strip(job, &strip, block, totals);
 }
 
-static void finish_tile(const Job *job, int64_t first, int64_t tile, const float *totals) {
-    for (int64_t r = 0; r < tile && first + r < job->out; r++) {
-        float scale = job->bits == 16 ? 1 : _cvtsh_ss(job->scale[first + r]);
-        float bias = job->bias ? job->bias[first + r] : 0;
-        const float *total = totals + r / STRIP_ROWS * STRIP_ROWS * job->rows + r % STRIP_ROWS;
-        for (int64_t row = 0; row < job->rows; row++)
-            job->y[row * job->out + first + r] = total[row * STRIP_ROWS] * scale + bias;
+/* Write a tile of y: `totals` is (spread, rows, STRIP_ROWS), and its last index goes in steps of `spread` through W. */
+static void finish_tile(const Job *job, int64_t first, int64_t spread, const float *totals) {
+    float scale[STRIP_ROWS * MAX_SPREAD], bias[STRIP_ROWS * MAX_SPREAD];
+    int64_t tile = STRIP_ROWS * spread < job->out - first ? STRIP_ROWS * spread : job->out - first;
+    for (int64_t r = 0; r < tile; r++) {
+        scale[r] = job->bits == 16 ? 1 : _cvtsh_ss(job->scale[first + r]);
+        bias[r] = job->bias ? job->bias[first + r] : 0;
+    }
+    for (int64_t row = 0; row < job->rows; row++) {
+        float *y = job->y + row * job->out + first;
+        const float *total = totals + row * STRIP_ROWS;
+        if (tile == STRIP_ROWS * MAX_SPREAD) {
+            for (int64_t at = 0; at < MAX_SPREAD; at += 4) {
+                __m128 lane[STRIP_ROWS];
+                for (int i = 0; i < 4; i++) lane[i] = _mm_loadu_ps(total + (at + i) * job->rows * STRIP_ROWS);
+                _MM_TRANSPOSE4_PS(lane[0], lane[1], lane[2], lane[3]);
+                for (int64_t i = 0, r = at; i < STRIP_ROWS; i++, r += MAX_SPREAD) {
+                    __m128 scaled = _mm_mul_ps(lane[i], _mm_loadu_ps(scale + r));
+                    _mm_storeu_ps(y + r, _mm_add_ps(scaled, _mm_loadu_ps(bias + r)));
+                }
+            }
+        } else {
+            for (int64_t r = 0; r < tile; r++)
+                y[r] = total[r % spread * job->rows * STRIP_ROWS + r / spread] * scale[r] + bias[r];
+        }
     }
 }
 
-static int64_t tile_of(const Job *job) { return job->rows > MANY_ROWS ? WIDE_TILE : STRIP_ROWS; }
-
-static void multiply_rows(Job *job, int64_t first, int64_t last) {
-    int64_t tile = tile_of(job);
-    size_t bytes = tile * job->rows * sizeof(float);
+static void multiply_rows(void *context, int64_t first, int64_t last) {
+    Job *job = context;
+    int64_t spread = spread_of(job), strip_totals = STRIP_ROWS * job->rows;
+    size_t bytes = spread * strip_totals * sizeof(float);
     float *totals = aligned_alloc(64, (bytes + 63) / 64 * 64);
     if (!totals) {
         atomic_store(&job->failed, 1);
         return;
     }
-    for (; first < last; first += tile) {
+    for (; first < last; first += STRIP_ROWS * spread) {
+        int64_t strips = spread < job->out - first ? spread : job->out - first;
         memset(totals, 0, bytes);
-        for (int64_t block = 0; block < job->blocks; block++)
-            for (int64_t at = 0; at < tile && first + at < job->out; at += STRIP_ROWS)
-                multiply_block(job, first, tile, at, block, totals + at * job->rows);
-        finish_tile(job, first, tile, totals);
+        if (job->rows > MANY_ROWS) {
+            for (int64_t block = 0; block < job->blocks; block++)
+                for (int64_t at = 0; at < strips; at++)
+                    multiply_block(job, first, spread, at, block, totals + at * strip_totals);
+        } else {
+            for (int64_t at = 0; at < strips; at++)
+                for (int64_t block = 0; block < job->blocks; block++)
+                    multiply_block(job, first, spread, at, block, totals + at * strip_totals);
+        }
+        finish_tile(job, first, spread, totals);
     }
     free(totals);
 }
 
-/* --- threads ------------------------------------------------------------------------------------------------------- */
-
-typedef void (*Work)(Job *, int64_t first, int64_t last);
-
-static struct {
-    pthread_mutex_t caller;  /* held by the one call that has the helpers */
-    pthread_mutex_t lock;    /* guards what follows */
-    pthread_cond_t wake, done;
-    Job *job;                /* NULL when there is nothing to join */
-    Work work;
-    int num_helpers, num_wanted, num_active;
-    atomic_uint generation, active;
-} pool = {.caller = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER,
-          .done = PTHREAD_COND_INITIALIZER};
-
-static int64_t now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * 1000000000LL + time.tv_nsec;
-}
-
-/* Spin until `*value` differs from `old` (or, with `is_wanted`, equals it), at most SPIN_NANOSECONDS. */
-static void spin(atomic_uint *value, unsigned compared, int is_wanted) {
-    int64_t end = now() + SPIN_NANOSECONDS;
-    while ((atomic_load(value) == compared) != is_wanted && now() < end)
-        for (int i = 0; i < 16; i++) _mm_pause();
-}
-
-static void take_chunks(Job *job, Work work) {
-    for (;;) {
-        int64_t first = atomic_fetch_add(&job->next, job->chunk);
-        if (first >= job->total) return;
-        work(job, first, first + job->chunk < job->total ? first + job->chunk : job->total);
-    }
-}
-
-static void *help(void *unused) {
-    unsigned seen = 0;
-    pthread_mutex_lock(&pool.lock);
-    for (;;) {
-        while (!pool.job || pool.num_wanted == 0 || seen == atomic_load(&pool.generation))
-            pthread_cond_wait(&pool.wake, &pool.lock);
-        Job *job = pool.job;
-        Work work = pool.work;
-        seen = atomic_load(&pool.generation);
-        pool.num_wanted--;
-        atomic_fetch_add(&pool.active, 1);
-        pthread_mutex_unlock(&pool.lock);
-        take_chunks(job, work);
-        pthread_mutex_lock(&pool.lock);
-        if (atomic_fetch_sub(&pool.active, 1) == 1) pthread_cond_signal(&pool.done);
-        pthread_mutex_unlock(&pool.lock);
-        spin(&pool.generation, seen, 0);
-        pthread_mutex_lock(&pool.lock);
-    }
-    return unused;
-}
-
-static void start_helpers(int wanted) {
-    for (; pool.num_helpers < wanted && pool.num_helpers < MAX_HELPERS; pool.num_helpers++) {
-        pthread_t thread;
-        if (pthread_create(&thread, NULL, help, NULL)) return;
-        pthread_detach(thread);
-    }
-}
-
-static void run(Job *job, Work work, int64_t total, int64_t chunk, int threads) {
-    job->total = total;
-    job->chunk = chunk;
-    atomic_store(&job->next, 0);
-    if (threads < 2 || total <= chunk || pthread_mutex_trylock(&pool.caller)) {
-        take_chunks(job, work);
-        return;
-    }
-    pthread_mutex_lock(&pool.lock);
-    start_helpers(threads - 1);
-    pool.job = job;
-    pool.work = work;
-    pool.num_wanted = threads - 1;
-    atomic_fetch_add(&pool.generation, 1);
-    pthread_mutex_unlock(&pool.lock);
-    pthread_cond_broadcast(&pool.wake);
-    take_chunks(job, work);
-    spin(&pool.active, 0, 1);
-    pthread_mutex_lock(&pool.lock);
-    pool.job = NULL;  /* from here on nobody joins */
-    while (atomic_load(&pool.active)) pthread_cond_wait(&pool.done, &pool.lock);
-    pthread_mutex_unlock(&pool.lock);
-    pthread_mutex_unlock(&pool.caller);
-}
-
-static void forget_helpers(void) {
-    pthread_mutex_init(&pool.caller, NULL);
-    pthread_mutex_init(&pool.lock, NULL);
-    pthread_cond_init(&pool.wake, NULL);
-    pthread_cond_init(&pool.done, NULL);
-    pool.job = NULL;
-    pool.num_helpers = pool.num_wanted = 0;
-    atomic_store(&pool.active, 0);
-}
-
-static void __attribute__((constructor)) watch_forks(void) { pthread_atfork(NULL, NULL, forget_helpers); }
-
-/* --- the one entry ------------------------------------------------------------------------------------------------- */
+/* --- the entry ----------------------------------------------------------------------------------------------------- */
 
 /* Compute y (rows, out) from contiguous arrays; bits is 8, 4 or 16 (fp16). Return 0, or 1 if memory ran out. */
 int bianque_linear(const float *x, const void *weight, const uint16_t *scale, const float *bias, float *y,
@@ -453,10 +382,10 @@ int bianque_linear(const float *x, const void *weight, const uint16_t *scale, co
     job.packed = aligned_alloc(64, packed_bytes + scale_bytes + 64);
     if (!job.packed) return 1;
     job.x_scale = (float *)(job.packed + packed_bytes);
-    run(&job, pack_rows, rows, 8, rows * in > 1 << 17 ? threads : 1);
-    int64_t tile = tile_of(&job);
+    bianque_share(&job, pack_rows, rows, 8, rows * in > 1 << 17 ? threads : 1);
+    int64_t tile = STRIP_ROWS * spread_of(&job);
     int64_t chunk = ((1 << 17) / (job.row_bytes + 1) / tile + 1) * tile;
-    run(&job, multiply_rows, out, rows > MANY_ROWS ? tile : chunk, threads);
+    bianque_share(&job, multiply_rows, out, rows > MANY_ROWS ? tile : chunk, threads);
     free(job.packed);
     return atomic_load(&job.failed);
 }
