@@ -11,6 +11,6 @@ import os
 __version__ = "0.1.0"
 __all__ = ["__version__"]
 
-# Before torch is loaded, which reads it then: its threads would otherwise spin between two operations, on the cores that
-# the kernels of `cpu_kernels` want for theirs.
+# Before torch is loaded, which reads it then: its threads would otherwise spin between two operations, on the cores
+# that the kernels of `cpu_kernels` want for theirs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -79,7 +79,8 @@ def test_only_settings_read_the_environment():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") and ast.unparse(node.value) == "os"
     }
-    assert readers <= {"bianque/settings.py"}
+    # The package itself reads nothing: it sets what torch will read.
+    assert readers <= {"bianque/settings.py", "bianque/__init__.py"}
 
 
 def test_no_remote_code_and_no_unsafe_unpickling():
