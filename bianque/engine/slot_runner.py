@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bianque.cpu_kernels.build import load_kernels
 from bianque.engine.cuda_graph import StepGraphs, bucket
 from bianque.engine.kv_cache import CacheShape, SlotCache
 from bianque.engine.runner import eos_token_ids
@@ -43,6 +44,8 @@ class SlotRunner(ABC):
         self.device = norm.device
         self._dtype = norm.dtype
         self._is_batched = self.device.type != "cpu" if is_batched is None else is_batched
+        if not self._is_batched:
+            load_kernels()  # compiled now, and not while the first visitor waits
         self.vocab_size: int = model.config.vocab_size
         self.eos_token_ids = eos_token_ids(model)
         self.num_slots = shapes[0].num_slots
