@@ -15,7 +15,7 @@ from bianque.minis.knowledge import load_knowledge
 FLOORS = {
     "asker: clinical question while asking": 0.97,
     "asker: not asked before in the dialogue (text and item)": 0.98,
-    "asker: question fits the complaint": 0.85,
+    "asker: question fits the complaint": 0.82,
     "adviser: names the right department": 0.83,
     "adviser: outside the list, clause well formed": 0.98,
 }
