@@ -24,10 +24,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+import bianque  # noqa: E402, F401, I001 - sets how torch's threads wait, before it is loaded
+import torch  # noqa: E402
 
 from benchmarks.chatglm_cpp_file import SCALES, write_model  # noqa: E402
 from benchmarks.cpu_linear import cpu_name  # noqa: E402

@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-from torch import nn
-from torch.nn import functional
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+import bianque  # noqa: E402, F401, I001 - sets how torch's threads wait, before it is loaded
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
 
 from bianque.cpu_kernels.build import load_kernels  # noqa: E402
 from bianque.quantization import cpu  # noqa: E402

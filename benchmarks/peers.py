@@ -30,6 +30,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import bianque  # noqa: F401, I001 - sets how torch's threads wait, before it is loaded
 import torch
 
 from benchmarks.chatglm_cpp_file import write_model
@@ -71,6 +72,7 @@ def ctranslate2(folder: Path, compute_type: str) -> Way | None:
     if importlib.util.find_spec("ctranslate2") is None:
         print("CTranslate2 is not installed")
         return None
+    os.environ.pop("OMP_WAIT_POLICY", None)  # its own copy of OpenMP waits as it does everywhere
     import ctranslate2 as library
     from ctranslate2.converters import TransformersConverter
 

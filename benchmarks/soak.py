@@ -26,6 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import bianque  # noqa: F401, I001 - sets how torch's threads wait, before it is loaded
 import torch
 
 from bianque.engine.engine import Engine
