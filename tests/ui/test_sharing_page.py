@@ -324,6 +324,18 @@ def test_what_is_typed_before_the_page_has_come_stays(visit):
     expect(visitor.box).to_have_value("我失眠\n三天了")
 
 
+def test_blanks_typed_before_the_page_has_come_stay(visit):
+    visitor = visit()
+    slow = SlowArrival(visitor.page)
+    visitor.reload()
+    expect(visitor.replies).to_have_count(1)
+    visitor.box.fill("   ")
+    slow.let_through()
+    expect(visitor.page.locator("html.bq-held")).to_have_count(0)
+    visitor.see()
+    expect(visitor.box).to_have_value("   ")
+
+
 # gradio tells of the lost connection on the console and in a notice.
 def test_a_lost_network_keeps_the_conversation(chromium, url, service):
     proxy = TcpProxy(urlsplit(url).port)

@@ -98,7 +98,7 @@ window.bianque = (() => {
     const isThere = shown === typed || draft.includes(shown || ""); // a link's question is asked for again
     const all = join([isThere ? "" : shown, draft, typed]);
     draft = typed = "";
-    return all === (shown || "") ? SKIP : all;
+    return !all || all === shown ? SKIP : all; // nothing to add, or blanks only
   }
 
   function choosing(...values) {
