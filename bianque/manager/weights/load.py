@@ -141,8 +141,9 @@ def build_model(
                 # transformers 5 ties T5's head whatever the file says.
                 config.tie_word_embeddings = bool(content.get("tie_word_embeddings", True))
                 config.dtype = placement.dtype
-                if config.dense_act_fn == "gelu_new":
-                    config.dense_act_fn = "gelu_pytorch_tanh"  # the same function, in one operation instead of eight
+                if placement.bits is not None and config.dense_act_fn == "gelu_new":
+                    # The same function in one operation instead of eight; its last bits differ.
+                    config.dense_act_fn = "gelu_pytorch_tanh"
                 model = T5ForConditionalGeneration(config)
             else:
                 chatglm_config = ChatGLMConfig.from_dict(content)
