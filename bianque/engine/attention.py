@@ -69,10 +69,9 @@ class RowAttention:
         self._slots = slots
         self._scale = cache.shape.head_size**-0.5 if scale is None else scale
         self._bias = bias
-        self._kernels = None
-        if cache.keys[0].dtype == torch.float32 and cache.shape.head_size % KERNEL_LANES == 0:
-            self._kernels = load_kernels()
-            self._slot_indices = torch.tensor(slots)
+        stored = cache.keys[0]
+        is_for_kernel = stored.device.type == "cpu" and stored.dtype == torch.float32
+        self._kernels = load_kernels() if is_for_kernel and stored.shape[-1] % KERNEL_LANES == 0 else None
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """See `Attention.attend`."""
@@ -93,7 +92,8 @@ class RowAttention:
                 keys[slot, :, self._cache.lengths[slot]] = key[row, :, 0]
                 values[slot, :, self._cache.lengths[slot]] = value[row, :, 0]
         attended = []
-        for row, (slot, count) in enumerate(zip(self._slots, self._counts(key), strict=True)):
+        for row, slot in enumerate(self._slots):
+            count = self._cache.lengths[slot] + (key is not None)
             attended.append(
                 scaled_dot_product_attention(
                     query[row : row + 1],
@@ -105,9 +105,18 @@ class RowAttention:
             )
         return torch.cat(attended).view(len(attended), 1, -1)
 
-    def _counts(self, key: torch.Tensor | None) -> list[int]:
-        """Return how many places each row looks at."""
-        return [self._cache.lengths[slot] + (key is not None) for slot in self._slots]
+    # Every layer takes the same.
+    @cached_property
+    def _slot_indices(self) -> torch.Tensor:
+        return torch.tensor(self._slots)
+
+    @cached_property
+    def _stored_counts(self) -> torch.Tensor:
+        return torch.tensor([self._cache.lengths[slot] for slot in self._slots])
+
+    @cached_property
+    def _counts_with_new(self) -> torch.Tensor:
+        return self._stored_counts + 1
 
     def _with_kernel(
         self,
@@ -121,7 +130,7 @@ class RowAttention:
         num_rows, num_heads, _, size = query.shape
         new = [query, key, value]
         strides = torch.tensor([stride for one in new for stride in ((0, 0) if one is None else one.stride()[:2])])
-        counts = torch.tensor(self._counts(key))
+        counts = self._stored_counts if key is None else self._counts_with_new
         result = query.new_empty(num_rows, 1, num_heads * size)
         failed = kernels.attend(
             *(None if one is None else one.data_ptr() for one in new),

@@ -44,7 +44,7 @@ class SlotRunner(ABC):
         self.device = norm.device
         self._dtype = norm.dtype
         self._is_batched = self.device.type != "cpu" if is_batched is None else is_batched
-        if not self._is_batched:
+        if self.device.type == "cpu":
             load_kernels()  # compiled now, and not while the first visitor waits
         self.vocab_size: int = model.config.vocab_size
         self.eos_token_ids = eos_token_ids(model)

@@ -160,6 +160,7 @@ def _widen(general: dict[str, Any], soulchat: dict[str, Any], folder: Path) -> N
     for intent, sentences in _read(folder / "_followups.yaml").items():
         entry = general["followups"][intent]
         entry["says"] = [*sentences, *entry["says"]]
+    general["synonyms"] = tuple(map(tuple, general["synonyms"]))  # looked up by their value
     general["free_openings"] = [*_read(folder / "_free_openings.yaml")["free_openings"], *general["free_openings"]]
     openings = _read(folder / "_soulchat.yaml")
     for theme in soulchat["themes"]:

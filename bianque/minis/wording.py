@@ -29,7 +29,7 @@ class Typist:
         self._marks = rng.choices(("full", "half", "space", "none"), (64, 14, 8, 14))[0]
         self._typo_rate = 0.0 if self._is_careful else 0.02
         self._splits = rng.random() < 0.12
-        self._synonyms = tuple(map(tuple, general["synonyms"]))
+        self._synonyms, self._groups = _find_synonyms(general["synonyms"])
 
     def write(self, sentence: str) -> str:
         """Return `sentence` as this person types it."""
@@ -51,12 +51,10 @@ class Typist:
         return self._set_marks(sentence)
 
     def _swap_synonyms(self, sentence: str) -> str:
-        pattern, groups = _find_synonyms(self._synonyms)
-
         def swap(match: re.Match[str]) -> str:
-            return self._rng.choice(groups[match[0]]) if self._rng.random() < _SWAPPED_SHARE else match[0]
+            return self._rng.choice(self._groups[match[0]]) if self._rng.random() < _SWAPPED_SHARE else match[0]
 
-        return pattern.sub(swap, sentence)
+        return self._synonyms.sub(swap, sentence)
 
     def _mistype(self, sentence: str) -> str:
         homophones: dict[str, str] = self._general["homophones"]

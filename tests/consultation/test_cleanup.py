@@ -132,7 +132,8 @@ def test_any_text_streams_without_taking_back():
     for template in (None, SOULCHAT):
         cleaner = ReplyCleaner(PROMPT, template) if template else ReplyCleaner(PROMPT)
         for _ in range(1500):
-            stream(cleaner, "".join(generator.choices(pieces, k=generator.randint(1, 14))))
+            raw = "".join(generator.choices(pieces, k=generator.randint(1, 14)))
+            assert stream(cleaner, raw) == cleaner.clean(raw)
 
 
 def test_ordinary_reply_is_shown_as_it_grows():

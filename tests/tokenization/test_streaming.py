@@ -100,7 +100,8 @@ def test_every_clean_up_joins(text):
             cleaned = cleaned.replace(found, replacement)
         return cleaned
 
-    pieces_of(decode, [ord(character) for character in text])
+    ids = [ord(character) for character in text]
+    assert "".join(pieces_of(decode, ids)) == decode(ids)
 
 
 def test_space_waits_for_what_follows(tokenizer):
@@ -133,7 +134,7 @@ def test_escapes_of_two_characters():
 
 def test_long_run_of_white_space():
     decode = Words("头", " ", "疼", after=str.rstrip)
-    pieces_of(decode, [0, *[1] * 200, 2, 1, 1])
+    assert "".join(pieces_of(decode, [0, *[1] * 200, 2, 1, 1])) == f"头{' ' * 200}疼"
 
 
 def test_several_tokens_at_once():
@@ -171,7 +172,8 @@ def test_decoder_whose_window_can_never_move_is_still_right():
 def test_random_ids_of_the_fixture_vocabulary(tokenizer):
     rng = random.Random(5)
     for _ in range(30):
-        pieces_of(tokenizer.decode, [rng.randrange(140) for _ in range(rng.randrange(300))])
+        ids = [rng.randrange(140) for _ in range(rng.randrange(300))]
+        assert "".join(pieces_of(tokenizer.decode, ids)) == tokenizer.decode(ids)
 
 
 @requires_golden

@@ -132,6 +132,7 @@ def test_cancelling_frees_the_model(connect, service):
     wait_until(lambda: service.num_running == 1)
     job.cancel()
     wait_until(lambda: service.num_running == 0, seconds=30)
+    assert service.num_cancelled == 1
 
 
 def test_only_chat_is_documented(url):
