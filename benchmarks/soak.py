@@ -177,6 +177,7 @@ def main() -> None:
             Path(spec.location),
             spec.family,
             "fp32",
+            "cpu",
             num_slots=options.slots,
             prompt=options.prompt,
             reply=options.reply,

@@ -25,6 +25,8 @@ from pathlib import Path
 
 import torch
 
+from bianque.cpu_kernels.operations import OPERATIONS, Attend, Multiply, Operation, Pack
+
 logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
@@ -41,12 +43,26 @@ class Kernels:
     """The functions of the compiled file; each returns 0, or 1 if memory ran out.
 
     Attributes:
-        linear: `bianque_linear` of linear.c.
-        attend: `bianque_attend` of attention.c.
+        pack: takes its arguments (see `bianque.cpu_kernels.operations`), rows and threads, as the next five.
+        multiply: see there.
+        norm: see there.
+        gelu: see there.
+        rotate: see there.
+        attend: see there.
+        linear: `pack` and `multiply` in memory of its own: takes the arguments of both, rows and threads.
+        run: takes an array of `Operation`, their number, rows and threads.
+        packed_bytes: returns what `pack` writes, for rows, values of a row and bits.
     """
 
-    linear: Callable[..., int]
+    pack: Callable[..., int]
+    multiply: Callable[..., int]
+    norm: Callable[..., int]
+    gelu: Callable[..., int]
+    rotate: Callable[..., int]
     attend: Callable[..., int]
+    linear: Callable[..., int]
+    run: Callable[..., int]
+    packed_bytes: Callable[..., int]
 
 
 def load_kernels() -> Kernels | None:
@@ -133,14 +149,23 @@ def _load(path: Path) -> Kernels:
         OSError: if it cannot be loaded or computes wrongly.
     """
     library = ctypes.CDLL(str(path))
+    integer, threads, pointer = ctypes.c_int64, ctypes.c_int, ctypes.POINTER
+    arguments: dict[str, list[type]] = {
+        name: [pointer(structure), integer, threads] for name, structure in OPERATIONS.items()
+    } | {
+        "linear": [pointer(Pack), pointer(Multiply), integer, threads],
+        "run": [pointer(Operation), integer, integer, threads],
+        "packed_bytes": [integer] * 3,
+    }
+    functions = {}
     try:
-        linear, attend = library.bianque_linear, library.bianque_attend
+        for name, types in arguments.items():
+            functions[name] = getattr(library, f"bianque_{name}")
+            functions[name].argtypes = types
     except AttributeError as error:
         raise OSError(f"{path} lacks a kernel") from error
-    integer, pointer = ctypes.c_int64, ctypes.c_void_p
-    linear.argtypes = [*[pointer] * 5, *[integer] * 3, *[ctypes.c_int] * 2]
-    attend.argtypes = [*[pointer] * 9, integer, pointer, *[integer] * 4, ctypes.c_float, ctypes.c_int]
-    kernels = Kernels(linear, attend)
+    functions["packed_bytes"].restype = integer
+    kernels = Kernels(**functions)
     if not (_multiplies(kernels) and _attends(kernels)):
         raise OSError(f"{path} computes wrongly")
     return kernels
@@ -150,8 +175,11 @@ def _multiplies(kernels: Kernels) -> bool:
     # Powers of two are exact in all its formats, so the sums must be too.
     hidden_states, result = torch.full((3, 70), 0.5), torch.empty(3, 2)
     weight, scale = torch.tensor([[2], [-1]], dtype=torch.int8).repeat(1, 70), torch.full((2,), 0.25).half()
-    arrays = (hidden_states, weight, scale)
-    failed = kernels.linear(*(array.data_ptr() for array in arrays), None, result.data_ptr(), 3, 70, 2, 8, 1)
+    pack = Pack(x=hidden_states.data_ptr(), in_=70, bits=8)
+    multiply = Multiply(
+        weight=weight.data_ptr(), scale=scale.data_ptr(), y=result.data_ptr(), in_=70, out=2, bits=8
+    )  # fmt: skip
+    failed = kernels.linear(pack, multiply, 3, 1)
     return not failed and torch.allclose(result, torch.tensor([17.5, -8.75]).expand(3, 2), rtol=1e-3)
 
 
@@ -159,12 +187,20 @@ def _attends(kernels: Kernels) -> bool:
     # All places count the same for a query of zeros.
     query, keys, result = torch.zeros(8), torch.ones(3, 8), torch.empty(8)
     values = torch.tensor([3.0, 5.0, 100.0])[:, None].repeat(1, 8)
-    integers = torch.zeros(6, dtype=torch.int64), torch.tensor([0]), torch.tensor([2])
-    strides, slots, lengths = (tensor.data_ptr() for tensor in integers)
-    failed = kernels.attend(
-        query.data_ptr(), None, None, strides, keys.data_ptr(), values.data_ptr(), slots, lengths, None, 0,
-        result.data_ptr(), 1, 1, 3, 8, 1.0, 1,
-    )  # fmt: skip
+    slots, lengths = torch.tensor([0]), torch.tensor([2])
+    attend = Attend(
+        query=query.data_ptr(),
+        keys=keys.data_ptr(),
+        values=values.data_ptr(),
+        slots=slots.data_ptr(),
+        lengths=lengths.data_ptr(),
+        y=result.data_ptr(),
+        heads=1,
+        places=3,
+        size=8,
+        scale=1.0,
+    )
+    failed = kernels.attend(attend, 1, 1)
     return not failed and torch.allclose(result, torch.full((8,), 4.0))
 
 

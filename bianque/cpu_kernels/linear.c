@@ -1,4 +1,4 @@
-/* y = x · Wᵀ for weights in int8, packed int4 or fp16, on x86 with AVX2, FMA and F16C.
+/* y = x · Wᵀ for weights in int8, packed int4, fp16 or fp32, on x86 with AVX2, FMA and F16C.
  *
  * Integer weights. Every row of x is cut into blocks of BLOCK values, and each block is rounded to int16 with a scale of
  * its own (largest magnitude / 32767). Products of integers are added in int32, which is exact: BLOCK * 128 * 32767 is
@@ -6,7 +6,7 @@
  * come last. A float is therefore added to in the same order whatever the number of rows and threads, so that a row of y
  * depends on its row of x alone, bit for bit.
  *
- * fp16 weights. They and x are multiplied in fp32; one vector of eight sums for each block, then as above.
+ * fp16 and fp32 weights. They and x are multiplied in fp32; one vector of eight sums for each block, then as above.
  *
  * Work. Rows of W are handed out in chunks, so that a thread that loses its core for a while holds up one chunk. A strip
  * is a block of STRIP_ROWS rows of W. It is multiplied with all rows of x, two by two; every pass unpacks it anew in
@@ -23,23 +23,43 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "operations.h"
 #include "pool.h"
 
 enum { BLOCK = 512, GROUP = 64, LANES = 16, LINE = 64, STRIP_ROWS = 4, MANY_ROWS = 16 };
 enum { PAGE = 4096, MAX_SPREAD = 8 };
 
+/* What is packed and multiplied, see `Pack` and `Multiply`. */
 typedef struct {
-    const float *x;          /* (rows, in) */
+    const float *x;
     const uint8_t *weight;   /* (out, row_bytes) */
-    const uint16_t *scale;   /* (out) fp16; unused for fp16 weights */
-    const float *bias;       /* (out) or NULL */
-    float *y;                /* (rows, out) */
-    int64_t rows, in, out, row_bytes, blocks;
-    int bits;
+    const uint16_t *scale;
+    const float *bias, *residual;
+    float *y, residual_scale;
+    int64_t rows, in, out, row_bytes, blocks, bits;
     uint8_t *packed;         /* blocks × rows × BLOCK int16 (or fp32): x in the order of the unpacked weights */
-    float *x_scale;          /* blocks × rows */
+    float *x_scale;          /* blocks × rows, behind it */
     atomic_int failed;
 } Job;
+
+static int64_t values_bytes(int64_t rows, int64_t in, int64_t bits) {
+    return (in + BLOCK - 1) / BLOCK * rows * BLOCK * (bits >= 16 ? sizeof(float) : sizeof(int16_t));
+}
+
+int64_t bianque_packed_bytes(int64_t rows, int64_t in, int64_t bits) {
+    return values_bytes(rows, in, bits) + ((in + BLOCK - 1) / BLOCK * rows * sizeof(float) + 63) / 64 * 64;
+}
+
+/* Set what packing and multiplying share. */
+static void describe(Job *job, void *packed, int64_t rows, int64_t in, int64_t bits) {
+    job->rows = rows;
+    job->in = in;
+    job->bits = bits;
+    job->row_bytes = in * bits / 8;
+    job->blocks = (in + BLOCK - 1) / BLOCK;
+    job->packed = packed;
+    job->x_scale = (float *)(job->packed + values_bytes(rows, in, bits));
+}
 
 /* --- x ------------------------------------------------------------------------------------------------------------
  *
@@ -80,7 +100,7 @@ static float largest_magnitude(const float *x, int64_t count, float *poison) {
 }
 
 /* Round a block of one row; groups of LANES go to `packed`, `stride` values apart. */
-static void pack_block(const float *x, int64_t count, int bits, int64_t stride, int16_t *packed, float *scale) {
+static void pack_block(const float *x, int64_t count, int64_t bits, int64_t stride, int16_t *packed, float *scale) {
     float poison, largest = largest_magnitude(x, count, &poison);
     /* NaN or infinity in x makes the whole row of y NaN. Next to nothing counts as nothing: its inverse overflows. */
     int is_empty = largest < 1e-30f || poison != 0;
@@ -105,7 +125,7 @@ static void pack_block(const float *x, int64_t count, int bits, int64_t stride, 
     }
 }
 
-static void pack_half_block(const float *x, int64_t count, int64_t stride, float *packed) {
+static void pack_float_block(const float *x, int64_t count, int64_t stride, float *packed) {
     for (int64_t start = 0; start < count; start += GROUP)
         for (int i = 0; i < GROUP; i++)
             packed[(start + i) / 8 * stride + i % 8] = start + i < count ? x[start + i] : 0;
@@ -118,8 +138,8 @@ static void pack_rows(void *context, int64_t first, int64_t last) {
             int64_t count = job->in - block * BLOCK < BLOCK ? job->in - block * BLOCK : BLOCK;
             const float *x = job->x + row * job->in + block * BLOCK;
             int64_t columns = columns_at(job, row), to = packed_at(job, block, row & ~1LL);
-            if (job->bits == 16)
-                pack_half_block(x, count, 8 * columns, (float *)job->packed + to + (row & 1) * 8);
+            if (job->bits >= 16)
+                pack_float_block(x, count, 8 * columns, (float *)job->packed + to + (row & 1) * 8);
             else
                 pack_block(x, count, job->bits, LANES * columns, (int16_t *)job->packed + to + (row & 1) * LANES,
                            job->x_scale + block * job->rows + row);
@@ -215,12 +235,13 @@ static INLINE multiply_int4(const Strip *strip, const int16_t *x, int columns, c
     if (columns == 2) add_integers(b0, b1, b2, b3, scale[1], total + STRIP_ROWS);
 }
 
-static INLINE multiply_half(const Strip *strip, const float *x, int columns, float *total) {
+static INLINE multiply_floats(const Strip *strip, const float *x, int columns, int is_half, float *total) {
     __m256 a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0}, b0 = {0}, b1 = {0}, b2 = {0}, b3 = {0};
-    for (int64_t start = 0; start < strip->count; start += 32) {
-        const uint8_t *weight = strip->weight + 2 * start;
-        prefetch_rows(strip, 2 * start);
-        for (int i = 0; i < 32; i += 8, weight += 16, x += columns * 8) {
+    int64_t bytes = is_half ? 2 : 4;
+    for (int64_t start = 0; start < strip->count; start += LINE / bytes) {
+        const uint8_t *weight = strip->weight + bytes * start;
+        prefetch_rows(strip, bytes * start);
+        for (int i = 0; i < LINE / bytes; i += 8, weight += 8 * bytes, x += columns * 8) {
             __m256 a = _mm256_load_ps(x), b = a;
             KEEP(a);
             if (columns == 2) {
@@ -228,7 +249,8 @@ static INLINE multiply_half(const Strip *strip, const float *x, int columns, flo
                 KEEP(b);
             }
 #define STEP(r) { \
-            __m256 factor = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(weight + r * strip->row_bytes))); \
+            const void *at = weight + r * strip->row_bytes; \
+            __m256 factor = is_half ? _mm256_cvtph_ps(_mm_loadu_si128(at)) : _mm256_loadu_ps(at); \
             KEEP(factor); \
             a##r = _mm256_fmadd_ps(factor, a, a##r); \
             if (columns == 2) b##r = _mm256_fmadd_ps(factor, b, b##r); }
@@ -256,9 +278,13 @@ ALONE multiply_int4_one(const Strip *strip, const int16_t *x, const float *scale
     multiply_int4(strip, x, 1, scale, total);
 }
 
-ALONE multiply_half_pair(const Strip *strip, const float *x, float *total) { multiply_half(strip, x, 2, total); }
+ALONE multiply_half_pair(const Strip *strip, const float *x, float *total) { multiply_floats(strip, x, 2, 1, total); }
 
-ALONE multiply_half_one(const Strip *strip, const float *x, float *total) { multiply_half(strip, x, 1, total); }
+ALONE multiply_half_one(const Strip *strip, const float *x, float *total) { multiply_floats(strip, x, 1, 1, total); }
+
+ALONE multiply_float_pair(const Strip *strip, const float *x, float *total) { multiply_floats(strip, x, 2, 0, total); }
+
+ALONE multiply_float_one(const Strip *strip, const float *x, float *total) { multiply_floats(strip, x, 1, 0, total); }
 
 /* --- one chunk ----------------------------------------------------------------------------------------------------- */
 
@@ -273,7 +299,9 @@ static void multiply_strip(const Job *job, Strip *strip, int64_t block, float *t
         int is_pair = columns_at(job, row) == 2;
         strip->begin = strip->end;
         strip->end = (row + 2) * strip_bytes / job->rows / LINE * LINE;
-        if (job->bits == 16)
+        if (job->bits == 32)
+            (is_pair ? multiply_float_pair : multiply_float_one)(strip, (float *)job->packed + from, total);
+        else if (job->bits == 16)
             (is_pair ? multiply_half_pair : multiply_half_one)(strip, (float *)job->packed + from, total);
         else if (job->bits == 8)
             (is_pair ? multiply_int8_pair : multiply_int8_one)(strip, (int16_t *)job->packed + from, scale, total);
@@ -304,7 +332,7 @@ static void multiply_block(const Job *job, int64_t first, int64_t spread, int64_
     Strip strip = {.weight = job->weight + (first + at) * job->row_bytes + block * block_bytes,
                    .row_bytes = spread * job->row_bytes, .count = (count + GROUP - 1) / GROUP * GROUP,
                    .ahead = (next_at - at) * job->row_bytes + (next_block - block) * block_bytes};
-    uint8_t padded[STRIP_ROWS * BLOCK * sizeof(uint16_t)];
+    uint8_t padded[STRIP_ROWS * BLOCK * sizeof(float)];
     if (count < strip.count || rows < STRIP_ROWS) {  /* what is missing counts as zero */
         memset(padded, 0, sizeof padded);
         for (int64_t r = 0; r < rows && r < STRIP_ROWS; r++)
@@ -319,12 +347,14 @@ static void multiply_block(const Job *job, int64_t first, int64_t spread, int64_
 static void finish_tile(const Job *job, int64_t first, int64_t spread, const float *totals) {
     float scale[STRIP_ROWS * MAX_SPREAD], bias[STRIP_ROWS * MAX_SPREAD];
     int64_t tile = STRIP_ROWS * spread < job->out - first ? STRIP_ROWS * spread : job->out - first;
+    __m128 factor = _mm_set1_ps(job->residual_scale);
     for (int64_t r = 0; r < tile; r++) {
-        scale[r] = job->bits == 16 ? 1 : _cvtsh_ss(job->scale[first + r]);
+        scale[r] = job->bits >= 16 ? 1 : _cvtsh_ss(job->scale[first + r]);
         bias[r] = job->bias ? job->bias[first + r] : 0;
     }
     for (int64_t row = 0; row < job->rows; row++) {
         float *y = job->y + row * job->out + first;
+        const float *residual = job->residual ? job->residual + row * job->out + first : NULL;
         const float *total = totals + row * STRIP_ROWS;
         if (tile == STRIP_ROWS * MAX_SPREAD) {
             for (int64_t at = 0; at < MAX_SPREAD; at += 4) {
@@ -332,13 +362,16 @@ static void finish_tile(const Job *job, int64_t first, int64_t spread, const flo
                 for (int i = 0; i < 4; i++) lane[i] = _mm_loadu_ps(total + (at + i) * job->rows * STRIP_ROWS);
                 _MM_TRANSPOSE4_PS(lane[0], lane[1], lane[2], lane[3]);
                 for (int64_t i = 0, r = at; i < STRIP_ROWS; i++, r += MAX_SPREAD) {
-                    __m128 scaled = _mm_mul_ps(lane[i], _mm_loadu_ps(scale + r));
-                    _mm_storeu_ps(y + r, _mm_add_ps(scaled, _mm_loadu_ps(bias + r)));
+                    __m128 sum = _mm_add_ps(_mm_mul_ps(lane[i], _mm_loadu_ps(scale + r)), _mm_loadu_ps(bias + r));
+                    if (residual) sum = _mm_add_ps(sum, _mm_mul_ps(_mm_loadu_ps(residual + r), factor));
+                    _mm_storeu_ps(y + r, sum);
                 }
             }
         } else {
-            for (int64_t r = 0; r < tile; r++)
-                y[r] = total[r % spread * job->rows * STRIP_ROWS + r / spread] * scale[r] + bias[r];
+            for (int64_t r = 0; r < tile; r++) {
+                float sum = total[r % spread * job->rows * STRIP_ROWS + r / spread] * scale[r] + bias[r];
+                y[r] = residual ? sum + residual[r] * job->residual_scale : sum;
+            }
         }
     }
 }
@@ -369,23 +402,34 @@ static void multiply_rows(void *context, int64_t first, int64_t last) {
     free(totals);
 }
 
-/* --- the entry ----------------------------------------------------------------------------------------------------- */
+/* --- entries ------------------------------------------------------------------------------------------------------- */
 
-/* Compute y (rows, out) from contiguous arrays; bits is 8, 4 or 16 (fp16). Return 0, or 1 if memory ran out. */
-int bianque_linear(const float *x, const void *weight, const uint16_t *scale, const float *bias, float *y,
-                   int64_t rows, int64_t in, int64_t out, int bits, int threads) {
-    Job job = {.x = x, .weight = weight, .scale = scale, .bias = bias, .y = y, .rows = rows, .in = in, .out = out,
-               .row_bytes = in * bits / 8, .blocks = (in + BLOCK - 1) / BLOCK, .bits = bits};
-    if (rows == 0 || out == 0) return 0;
-    size_t packed_bytes = job.blocks * rows * BLOCK * (bits == 16 ? sizeof(float) : sizeof(int16_t));
-    size_t scale_bytes = (job.blocks * rows * sizeof(float) + 63) / 64 * 64;
-    job.packed = aligned_alloc(64, packed_bytes + scale_bytes + 64);
-    if (!job.packed) return 1;
-    job.x_scale = (float *)(job.packed + packed_bytes);
-    bianque_share(&job, pack_rows, rows, 8, rows * in > 1 << 17 ? threads : 1);
+int bianque_pack(const Pack *pack, int64_t rows, int threads) {
+    Job job = {.x = pack->x};
+    describe(&job, pack->packed, rows, pack->in, pack->bits);
+    bianque_share(&job, pack_rows, rows, 8, rows * job.in > 1 << 17 ? threads : 1);
+    return 0;
+}
+
+int bianque_multiply(const Multiply *multiply, int64_t rows, int threads) {
+    if (rows == 0 || multiply->out == 0) return 0;
+    Job job = {.weight = multiply->weight, .scale = multiply->scale, .bias = multiply->bias,
+               .residual = multiply->residual, .residual_scale = multiply->residual_scale, .y = multiply->y,
+               .out = multiply->out};
+    describe(&job, multiply->packed, rows, multiply->in, multiply->bits);
     int64_t tile = STRIP_ROWS * spread_of(&job);
     int64_t chunk = ((1 << 17) / (job.row_bytes + 1) / tile + 1) * tile;
-    bianque_share(&job, multiply_rows, out, rows > MANY_ROWS ? tile : chunk, threads);
-    free(job.packed);
+    bianque_share(&job, multiply_rows, job.out, rows > MANY_ROWS ? tile : chunk, threads);
     return atomic_load(&job.failed);
+}
+
+int bianque_linear(const Pack *pack, const Multiply *multiply, int64_t rows, int threads) {
+    Pack packing = *pack;
+    Multiply multiplying = *multiply;
+    packing.packed = multiplying.packed = aligned_alloc(64, bianque_packed_bytes(rows, pack->in, pack->bits) + 64);
+    if (!packing.packed) return 1;
+    bianque_pack(&packing, rows, threads);
+    int failed = bianque_multiply(&multiplying, rows, threads);
+    free(packing.packed);
+    return failed;
 }

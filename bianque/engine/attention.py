@@ -19,11 +19,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from bianque.cpu_kernels.build import Kernels, load_kernels
+from bianque.cpu_kernels.operations import FLOATS, Attend
 from bianque.engine.kv_cache import SlotCache
-
-KERNEL_LANES = 8
-"""The kernel takes head sizes that are a multiple of this."""
-
 
 class Attention(Protocol):
     """Attention of one new token for each row to its slot.
@@ -71,7 +68,7 @@ class RowAttention:
         self._bias = bias
         stored = cache.keys[0]
         is_for_kernel = stored.device.type == "cpu" and stored.dtype == torch.float32
-        self._kernels = load_kernels() if is_for_kernel and stored.shape[-1] % KERNEL_LANES == 0 else None
+        self._kernels = load_kernels() if is_for_kernel and stored.shape[-1] % FLOATS == 0 else None
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """See `Attention.attend`."""
@@ -128,28 +125,12 @@ class RowAttention:
         value: torch.Tensor | None,
     ) -> torch.Tensor:
         num_rows, num_heads, _, size = query.shape
-        new = [query, key, value]
-        strides = torch.tensor([stride for one in new for stride in ((0, 0) if one is None else one.stride()[:2])])
-        counts = self._stored_counts if key is None else self._counts_with_new
         result = query.new_empty(num_rows, 1, num_heads * size)
-        failed = kernels.attend(
-            *(None if one is None else one.data_ptr() for one in new),
-            strides.data_ptr(),
-            keys.data_ptr(),
-            values.data_ptr(),
-            self._slot_indices.data_ptr(),
-            counts.data_ptr(),
-            None if self._bias is None else self._bias.data_ptr(),
-            0 if self._bias is None else self._bias.shape[1],
-            result.data_ptr(),
-            num_rows,
-            num_heads,
-            self._cache.shape.max_len,
-            size,
-            self._scale,
-            torch.get_num_threads(),
+        counts = self._stored_counts if key is None else self._counts_with_new
+        arguments = Attend.over(
+            (query, key, value), keys, values, self._slot_indices, counts, result, scale=self._scale, bias=self._bias
         )
-        if failed:
+        if kernels.attend(arguments, num_rows, torch.get_num_threads()):
             raise MemoryError("no memory for the scores of attention")
         return result
 

@@ -20,6 +20,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from bianque.engine.attention import Attention, BatchAttention, RowAttention
+from bianque.engine.chatglm_program import ChatGLMProgram
 from bianque.engine.kv_cache import SlotCache, cache_shapes
 from bianque.engine.runner import Prefill
 from bianque.engine.slot_runner import SlotRunner
@@ -66,6 +67,9 @@ class ChatGLMRunner(SlotRunner):
         self._positions = [(0, 0)] * num_slots
         table = build_rotary_table(limit + 2, shapes[0].head_size)
         self._rotary_table = table.to(device=self.device, dtype=self._dtype)
+        self._program = None
+        if not self._is_batched:
+            self._program = ChatGLMProgram.record(model, self._cache, self._rotary_table)
         if self.device.type == "cuda" and _has_kernels(self.device, self._dtype, shapes[0].head_size):
             self._fuse()
 
@@ -82,7 +86,14 @@ class ChatGLMRunner(SlotRunner):
         self._begin(slot)
         self._positions[slot] = (last_position[0], last_position[1])
         self._cache.lengths[slot] = len(prompt_ids)
-        attention = _PromptAttention(self._cache, slot, ~build_prefix_mask(input_ids, self._model.config))
+        visible = ~build_prefix_mask(input_ids, self._model.config)
+        if self._program is not None:
+            prompt = self._program.prompt(slot, input_ids, position_ids, visible)
+            for index, block in enumerate(self._blocks):
+                last = prompt.run_block(index, block)[-1:]
+                yield
+            return self._logits(last[None])[0]
+        attention = _PromptAttention(self._cache, slot, visible)
         hidden_states = self._model.transformer.word_embeddings(input_ids)
         rotary = self._rotary(position_ids)
         for index, block in enumerate(self._blocks):
@@ -96,6 +107,8 @@ class ChatGLMRunner(SlotRunner):
 
     def _step_of_rows(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
         positions = [self._further_inputs(slot) for slot in slots]
+        if self._program is not None:
+            return self._program.decode(slots, token_ids, positions)
         return self._step(
             torch.tensor(token_ids, device=self.device),
             torch.tensor(positions, device=self.device),

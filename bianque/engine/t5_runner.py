@@ -17,6 +17,7 @@ from bianque.engine.attention import BatchAttention, RowAttention
 from bianque.engine.kv_cache import cache_shapes
 from bianque.engine.runner import Prefill
 from bianque.engine.slot_runner import SlotRunner
+from bianque.engine.t5_program import T5Program
 from bianque.models import t5_decoder
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class T5Runner(SlotRunner):
         with torch.inference_mode():
             # (H, S), the farthest first: a row of S' tokens takes the last S'.
             self._bias = t5_decoder.bias_by_distance(model, max_new_tokens).flip(-1).to(self._dtype).contiguous()
+            self._program = None if self._is_batched else T5Program.record(model, *self._caches, self._bias)
 
     @torch.inference_mode()
     def prefill(self, slot: int, prompt_ids: Ids[int]) -> Prefill:
@@ -67,6 +69,15 @@ class T5Runner(SlotRunner):
         self._begin(slot)
         self._reply.lengths[slot] = 0
         self._prompt.lengths[slot] = len(prompt_ids)
+        if self._program is not None:
+            encoder = self._program.encoder(prompt_ids)
+            for layer in range(len(self._model.encoder.block)):
+                encoder.run_layer(layer)
+                yield
+            for layer in range(self._prompt.shape.num_layers):
+                encoder.write_prompt(layer, slot)
+                yield
+            return self.decode([slot], [self._start_token_id])[0]
         input_ids = torch.tensor([prompt_ids], device=self.device)
         encoded = yield from t5_decoder.encode(self._model, input_ids)
         for layer in range(self._prompt.shape.num_layers):
@@ -80,6 +91,8 @@ class T5Runner(SlotRunner):
         return (self._start_token_id,)
 
     def _step_of_rows(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
+        if self._program is not None:
+            return self._program.decode(slots, token_ids)
         return t5_decoder.decode(
             self._model,
             torch.tensor(token_ids, device=self.device),

@@ -14,9 +14,12 @@ import torch
 from torch.nn import functional
 
 from bianque.cpu_kernels.build import Kernels, load_kernels
+from bianque.cpu_kernels.operations import Multiply, Pack
 from bianque.quantization.scheme import Bits, unpack_int4
 
-HALF_BITS = 16  # the kernel's word for fp16 weights
+# The kernel's words for weights that are not quantized.
+HALF_BITS = 16
+FLOAT_BITS = 32
 
 # Above so many rows, PyTorch's fp32 product of unpacked weights beats its int8 one.
 _FEW_ROWS = 16
@@ -87,18 +90,18 @@ def _with_kernel(
             f"{tuple(weight.shape)} on {weight.device}"
         )
     result = rows.new_empty(rows.shape[0], weight.shape[0])
-    failed = kernels.linear(
-        rows.data_ptr(),
-        weight.data_ptr(),
-        None if scale is None else scale.data_ptr(),
-        None if bias is None else bias.data_ptr(),
-        result.data_ptr(),
-        *rows.shape,
-        weight.shape[0],
-        bits,
-        torch.get_num_threads(),
+    num_rows, num_inputs = rows.shape
+    multiply = Multiply(
+        weight=weight.data_ptr(),
+        scale=None if scale is None else scale.data_ptr(),
+        bias=None if bias is None else bias.data_ptr(),
+        y=result.data_ptr(),
+        in_=num_inputs,
+        out=weight.shape[0],
+        bits=bits,
     )
-    if failed:
+    pack = Pack(x=rows.data_ptr(), in_=num_inputs, bits=bits)
+    if kernels.linear(pack, multiply, num_rows, torch.get_num_threads()):
         raise MemoryError("no memory for the activations of a linear layer")
     return result
 
