@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -150,7 +151,7 @@ def _load(path: Path) -> Kernels:
     """
     library = ctypes.CDLL(str(path))
     integer, threads, pointer = ctypes.c_int64, ctypes.c_int, ctypes.POINTER
-    arguments: dict[str, list[type]] = {
+    arguments: dict[str, list[Any]] = {
         name: [pointer(structure), integer, threads] for name, structure in OPERATIONS.items()
     } | {
         "linear": [pointer(Pack), pointer(Multiply), integer, threads],

@@ -14,7 +14,9 @@ static inline __m256 gelu_of(__m256 x) {
     __m256 twice = _mm256_mul_ps(inner, _mm256_set1_ps(1.5957691216f)), sign = _mm256_set1_ps(-0.0f);
     __m256 power = exponential(_mm256_or_ps(twice, sign));  /* of -|2u|, which cannot overflow */
     __m256 one = _mm256_set1_ps(1), is_negative = _mm256_and_ps(twice, sign);
-    __m256 numerator = _mm256_blendv_ps(one, power, is_negative);
+    /* Far below zero nothing is left, however large x is; the power stops at e^-87. */
+    __m256 rest = _mm256_and_ps(power, _mm256_cmp_ps(twice, _mm256_set1_ps(-87), _CMP_GT_OQ));
+    __m256 numerator = _mm256_blendv_ps(one, rest, is_negative);
     return _mm256_div_ps(_mm256_mul_ps(x, numerator), _mm256_add_ps(one, power));
 }
 

@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import torch
 
-
 FLOATS = 8
 """Sizes of heads, and of rows that are normed or activated, are multiples of this."""
 
@@ -91,7 +90,6 @@ class Attend(ctypes.Structure):
         ("size", c_int64),
         ("scale", c_float),
     ]
-
 
     @classmethod
     def over(

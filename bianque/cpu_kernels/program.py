@@ -21,6 +21,7 @@ import torch
 from bianque.cpu_kernels.build import Kernels
 from bianque.cpu_kernels.operations import Attend, Gelu, Multiply, Norm, Operation, Pack, Rotate
 
+
 @dataclass(frozen=True)
 class Matrix:
     """A stored weight and what belongs to it.
@@ -102,9 +103,7 @@ class Program:
         """Prepare rows for one or several products with weights of `bits`."""
         size = rows.shape[1]
         values = torch.empty(self.kernels.packed_bytes(self.max_rows, size, bits), dtype=torch.uint8)
-        self._add(
-            self.kernels.pack, Pack(x=self._address(rows), packed=self._address(values), in_=size, bits=bits)
-        )
+        self._add(self.kernels.pack, Pack(x=self._address(rows), packed=self._address(values), in_=size, bits=bits))
         return Packed(values, size, bits)
 
     def multiply(
@@ -148,7 +147,14 @@ class Program:
         return rows
 
     def rotate(self, mixed: torch.Tensor, positions: torch.Tensor, table: torch.Tensor, num_heads: int) -> None:
-        """Rotate queries and keys of `mixed` (N, H · 3 · D) in place by `positions` (N, 2) of `table` (P, 3, D / 4)."""
+        """Rotate queries and keys in place.
+
+        Args:
+            mixed: (N, H · 3 · D), query, key and value of every head.
+            positions: (N, 2) int64, read when the program runs.
+            table: (P, 3, D / 4), see `bianque.models.chatglm.build_rotary_table`.
+            num_heads: H.
+        """
         self._add(
             self.kernels.rotate,
             Rotate(
@@ -174,9 +180,7 @@ class Program:
     ) -> torch.Tensor:
         """Attend to slots of the KV cache, see `Attend.over`; `slots` and `lengths` are read when the program runs."""
         self._arrays += [*new, keys, values, slots, lengths, bias, out]
-        self._add(
-            self.kernels.attend, Attend.over(new, keys, values, slots, lengths, out, scale=scale, bias=bias)
-        )
+        self._add(self.kernels.attend, Attend.over(new, keys, values, slots, lengths, out, scale=scale, bias=bias))
         return out
 
     def run(self, num_rows: int) -> None:
@@ -189,8 +193,9 @@ class Program:
         if num_rows > self.max_rows:
             raise ValueError(f"there is room for {self.max_rows} rows, but {num_rows} came")
         if self._operations is None:
-            pairs = zip(self._functions, map(ctypes.addressof, self._arguments), strict=True)
-            self._operations = (Operation * len(self._functions))(*pairs)
+            addresses = map(ctypes.addressof, self._arguments)
+            operations = [Operation(*pair) for pair in zip(self._functions, addresses, strict=True)]
+            self._operations = (Operation * len(operations))(*operations)
         if self.kernels.run(self._operations, len(self._operations), num_rows, torch.get_num_threads()):
             raise MemoryError("no memory for the activations of a layer")
 
@@ -204,7 +209,9 @@ class Program:
         if array is None:
             return None
         if array.device.type != "cpu" or not array.is_contiguous():
-            raise ValueError(f"arrays must be contiguous and on the CPU, but one is {array.stride()} on {array.device}")
+            raise ValueError(
+                f"arrays must be contiguous and on the CPU, but one on {array.device} has the strides {array.stride()}"
+            )
         self._arrays.append(array)
         return array.data_ptr()
 

@@ -22,6 +22,7 @@ from bianque.cpu_kernels.build import Kernels, load_kernels
 from bianque.cpu_kernels.operations import FLOATS, Attend
 from bianque.engine.kv_cache import SlotCache
 
+
 class Attention(Protocol):
     """Attention of one new token for each row to its slot.
 

@@ -66,7 +66,7 @@ class ChatGLMProgram:
         is_fp32 = table.device.type == "cpu" and table.dtype == torch.float32
         if kernels is None or not is_fp32 or any(size % FLOATS for size in sizes):
             return None
-        matrices = stored_matrices(model.transformer.layers, model.lm_head)
+        matrices = stored_matrices(model, "chatglm")
         return None if matrices is None else cls(model, kernels, matrices, cache, table)
 
     def decode(self, slots: Ids[int], token_ids: Ids[int], positions: Ids[Ids[int]]) -> torch.Tensor:
@@ -79,7 +79,9 @@ class ChatGLMProgram:
         self._step.program.run(num_rows)
         return self._logits[:num_rows].clone()
 
-    def prompt(self, slot: int, input_ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> ChatGLMPrompt:
+    def prompt(
+        self, slot: int, input_ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor
+    ) -> ChatGLMPrompt:
         """Return a prompt at work, which its slot will hold.
 
         Args:

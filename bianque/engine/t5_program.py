@@ -1,7 +1,8 @@
 """T5 as programs of the CPU kernels: the decode step in one call, and a layer of the encoder in two.
 
-The same numbers as `bianque.models.t5_decoder` up to rounding, for models whose activations are fp32. At a few rows a step, what a layer needs beside its weights (norms, a way back to Python, waking threads) costs
-as much as its products do.
+The same numbers as `bianque.models.t5_decoder` up to rounding, for models whose activations are fp32. At a few rows a
+step, what a layer needs beside its weights (norms, the way through Python, waking threads) costs as much as its
+products do.
 
 Dimension letters: n rows, N slots, T tokens of the prompt, S places, H heads, D head size, C hidden, V vocabulary.
 """
@@ -76,8 +77,7 @@ class T5Program:
             or config.dense_act_fn not in ACTIVATIONS
         ):
             return None
-        whole: Any = model
-        matrices = stored_matrices(whole.encoder.block, whole.decoder.block, whole.lm_head)
+        matrices = stored_matrices(model, "t5")
         return None if matrices is None else cls(model, kernels, matrices, reply, prompt, bias)
 
     def decode(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:

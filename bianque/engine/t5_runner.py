@@ -61,7 +61,9 @@ class T5Runner(SlotRunner):
         with torch.inference_mode():
             # (H, S), the farthest first: a row of S' tokens takes the last S'.
             self._bias = t5_decoder.bias_by_distance(model, max_new_tokens).flip(-1).to(self._dtype).contiguous()
-            self._program = None if self._is_batched else T5Program.record(model, *self._caches, self._bias)
+            self._program = None
+            if not self._is_batched:
+                self._program = T5Program.record(model, self._reply, self._prompt, self._bias)
 
     @torch.inference_mode()
     def prefill(self, slot: int, prompt_ids: Ids[int]) -> Prefill:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import torch
 from torch import nn
 
 from bianque.cpu_kernels.program import Matrix
 from bianque.quantization.cpu import FLOAT_BITS, HALF_BITS
 from bianque.quantization.half import HalfLinear
-from bianque.quantization.linear import QuantizedLinear
+from bianque.quantization.linear import ModelFamily, QuantizedLinear, selects_linear
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def stored_matrix(layer: nn.Module) -> Matrix | None:
@@ -25,15 +30,10 @@ def stored_matrix(layer: nn.Module) -> Matrix | None:
     return None
 
 
-def stored_matrices(*modules: nn.Module) -> dict[nn.Module, Matrix] | None:
-    """Return the weights of all linear layers in these modules; None if one has none that the kernels take.
-
-    What has `in_features` counts as a linear layer, so that adapters do as well.
-    """
-    matrices: dict[nn.Module, Matrix] = {}
-    for layer in (layer for module in modules for layer in module.modules() if hasattr(layer, "in_features")):
-        matrix = stored_matrix(layer)
-        if matrix is None:
-            return None
-        matrices[layer] = matrix
-    return matrices
+def stored_matrices(model: PreTrainedModel, family: ModelFamily) -> dict[nn.Module, Matrix] | None:
+    """Return the weights of the linear layers of a model's blocks and head; None if one has none for the kernels."""
+    is_selected = selects_linear(family)
+    layers = [module for name, module in model.named_modules() if is_selected(name)]
+    layers.append(cast(nn.Module, model.get_output_embeddings()))
+    matrices = {layer: matrix for layer in layers if (matrix := stored_matrix(layer)) is not None}
+    return matrices if len(matrices) == len(layers) else None

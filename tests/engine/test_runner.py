@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
+from bianque.cpu_kernels.program import Program
 from bianque.engine.chatglm_runner import ChatGLMRunner
 from bianque.engine.cuda_graph import StepGraphs
 from bianque.engine.engine import Engine
@@ -123,6 +124,8 @@ def test_a_step_may_be_tried_again_after_it_failed(chatglm, t5, monkeypatch):
         for slot in (0, 1):
             prefill(runner, slot, [5 + slot, 101, 104])
         with monkeypatch.context() as patch:
+            # A runner computes with programs of the kernels, or by the modules.
+            patch.setattr(Program, "run", lambda program, num_rows: 1 / 0)
             patch.setattr(model.lm_head, "forward", lambda hidden_states: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 runner.decode([0, 1], [8, 9])
@@ -206,6 +209,7 @@ def test_linear_layers_are_only_called(chatglm, t5):
         def __init__(self, linear):
             super().__init__()
             self._call = linear.forward
+            self.in_features = linear.in_features
 
         def forward(self, hidden_states):
             return self._call(hidden_states)
