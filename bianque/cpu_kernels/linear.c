@@ -1,20 +1,20 @@
 /* y = x · Wᵀ for weights in int8, packed int4, fp16 or fp32, on x86 with AVX2, FMA and F16C.
  *
  * Integer weights. Every row of x is cut into blocks of BLOCK values, and each block is rounded to int16 with a scale of
- * its own (largest magnitude / 32767). Products of integers are added in int32, which is exact: BLOCK * 128 * 32767 is
- * below 2^31. The block's sum, times its scale, is added to a float, block after block; the weight's scale and the bias
- * come last. A float is therefore added to in the same order whatever the number of rows and threads, so that a row of y
- * depends on its row of x alone, bit for bit.
+ * its own (largest magnitude / 32767). Products of integers are added in int32, in eight sums; that is exact, and so are
+ * sums of two of them, since BLOCK / 4 * 128 * 32767 is below 2^31. The rest is fp32: these sums are added in one order,
+ * times the block's scale, to those of the blocks before; the weight's scale, the bias and the residual come last. A row
+ * of y therefore depends on its row of x alone, bit for bit, whatever the number of rows and threads.
  *
  * fp16 and fp32 weights. They and x are multiplied in fp32; one vector of eight sums for each block, then as above.
  *
  * Work. Rows of W are handed out in chunks, so that a thread that loses its core for a while holds up one chunk. A strip
- * is a block of STRIP_ROWS rows of W. It is multiplied with all rows of x, two by two; every pass unpacks it anew in
- * registers, which is cheaper than to store it unpacked and load that, and asks for its share of the strip that comes
- * next. The rows of a strip are not neighbours: they stand so far apart, by the tile's spread, that each is in a page of
- * its own and goes on where the tile's strip before it ended. The processor then recognises as many streams and fetches
- * them ahead; it does not when several run through one page. For many rows of x, whose block then stays in the cache,
- * the strips of a tile take turns block by block instead.
+ * is a block of STRIP_ROWS rows of W. It is multiplied with all rows of x, two by two. For a few rows of x every pass
+ * unpacks it anew in registers; for many it is unpacked once. Every pass asks for its share of the strip that comes next.
+ * The rows of a strip are not neighbours: they stand so far apart, by the tile's spread, that each is in a page of its
+ * own and goes on where the tile's strip before it ended. The processor then recognises as many streams and fetches them
+ * ahead; it does not when several run through one page. For many rows of x, whose block then stays in the cache, the
+ * strips of a tile take turns block by block instead.
  *
  * Order of columns. Unpacking is cheapest when columns of a group come out permuted; x is stored in the same order.
  */
@@ -26,7 +26,7 @@
 #include "operations.h"
 #include "pool.h"
 
-enum { BLOCK = 512, GROUP = 64, LANES = 16, LINE = 64, STRIP_ROWS = 4, MANY_ROWS = 16 };
+enum { BLOCK = 1024, GROUP = 64, LANES = 16, LINE = 64, STRIP_ROWS = 4, MANY_ROWS = 16 };
 enum { PAGE = 4096, MAX_SPREAD = 8 };
 
 /* What is packed and multiplied, see `Pack` and `Multiply`. */
@@ -36,14 +36,17 @@ typedef struct {
     const uint16_t *scale;
     const float *bias, *residual;
     float *y, residual_scale;
-    int64_t rows, in, out, row_bytes, blocks, bits;
-    uint8_t *packed;         /* blocks × rows × BLOCK int16 (or fp32): x in the order of the unpacked weights */
+    int64_t rows, in, out, row_bytes, blocks, width, bits;
+    uint8_t *packed;         /* blocks × rows × width int16 (or fp32): x in the order of the unpacked weights */
     float *x_scale;          /* blocks × rows, behind it */
     atomic_int failed;
 } Job;
 
+/* Columns that a block has room for. */
+static int64_t width_of(int64_t in) { return in < BLOCK ? (in + GROUP - 1) / GROUP * GROUP : BLOCK; }
+
 static int64_t values_bytes(int64_t rows, int64_t in, int64_t bits) {
-    return (in + BLOCK - 1) / BLOCK * rows * BLOCK * (bits >= 16 ? sizeof(float) : sizeof(int16_t));
+    return (in + BLOCK - 1) / BLOCK * rows * width_of(in) * (bits >= 16 ? sizeof(float) : sizeof(int16_t));
 }
 
 int64_t bianque_packed_bytes(int64_t rows, int64_t in, int64_t bits) {
@@ -57,6 +60,7 @@ static void describe(Job *job, void *packed, int64_t rows, int64_t in, int64_t b
     job->bits = bits;
     job->row_bytes = in * bits / 8;
     job->blocks = (in + BLOCK - 1) / BLOCK;
+    job->width = width_of(in);
     job->packed = packed;
     job->x_scale = (float *)(job->packed + values_bytes(rows, in, bits));
 }
@@ -71,7 +75,7 @@ static inline int64_t columns_at(const Job *job, int64_t row) { return (row | 1)
 
 /* Where x's block `block` of the pair with the even row `row` begins, in values. */
 static inline int64_t packed_at(const Job *job, int64_t block, int64_t row) {
-    return (block * job->rows + row) * BLOCK;
+    return (block * job->rows + row) * job->width;
 }
 
 static float largest_magnitude(const float *x, int64_t count, float *poison) {
@@ -173,9 +177,10 @@ static INLINE prefetch_rows(const Strip *strip, int64_t offset) {
 }
 
 static INLINE add_integers(__m256i a, __m256i b, __m256i c, __m256i d, float scale, float *total) {
-    __m256i halves = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
-    _mm_storeu_ps(total, _mm_fmadd_ps(_mm_cvtepi32_ps(sum), _mm_set1_ps(scale), _mm_loadu_ps(total)));
+    __m256 ab = _mm256_cvtepi32_ps(_mm256_hadd_epi32(a, b)), cd = _mm256_cvtepi32_ps(_mm256_hadd_epi32(c, d));
+    __m256 halves = _mm256_hadd_ps(ab, cd);
+    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+    _mm_storeu_ps(total, _mm_fmadd_ps(sum, _mm_set1_ps(scale), _mm_loadu_ps(total)));
 }
 
 static INLINE add_floats(__m256 a, __m256 b, __m256 c, __m256 d, float *total) {
@@ -262,6 +267,48 @@ static INLINE multiply_floats(const Strip *strip, const float *x, int columns, i
     if (columns == 2) add_floats(b0, b1, b2, b3, total + STRIP_ROWS);
 }
 
+/* Unpack a strip: LANES of its first row, LANES of the next, and so on, in the order of x's columns. */
+static void unpack(const Strip *strip, int64_t bits, __m256i *unpacked) {
+    for (int64_t start = 0; start < strip->count; start += GROUP)
+        for (int part = 0; part < GROUP / LANES; part++)
+            for (int r = 0; r < STRIP_ROWS; r++) {
+                const uint8_t *weight = strip->weight + r * strip->row_bytes + start * bits / 8;
+                *unpacked++ = bits == 8
+                    ? _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(weight + part * LANES)))
+                    : _mm256_srai_epi16(_mm256_slli_epi16(_mm256_loadu_si256((const __m256i *)weight), 4 * part), 12);
+            }
+}
+
+static INLINE multiply_unpacked(const __m256i *weight, int64_t count, const int16_t *x, int columns,
+                                const float *scale, float *total) {
+    __m256i a0 = {0}, a1 = {0}, a2 = {0}, a3 = {0}, b0 = {0}, b1 = {0}, b2 = {0}, b3 = {0};
+    for (int64_t start = 0; start < count; start += LANES, weight += STRIP_ROWS, x += columns * LANES) {
+        __m256i a = _mm256_load_si256((const __m256i *)x), b = a;
+        KEEP(a);
+        if (columns == 2) {
+            b = _mm256_load_si256((const __m256i *)x + 1);
+            KEEP(b);
+        }
+#define STEP(r) { \
+        __m256i factor = _mm256_load_si256(weight + r); \
+        KEEP(factor); \
+        ADD(a##r, _mm256_madd_epi16(factor, a)); \
+        if (columns == 2) ADD(b##r, _mm256_madd_epi16(factor, b)); }
+        STEP(0) STEP(1) STEP(2) STEP(3)
+#undef STEP
+    }
+    add_integers(a0, a1, a2, a3, scale[0], total);
+    if (columns == 2) add_integers(b0, b1, b2, b3, scale[1], total + STRIP_ROWS);
+}
+
+ALONE multiply_unpacked_pair(const __m256i *weight, int64_t count, const int16_t *x, const float *scale, float *total) {
+    multiply_unpacked(weight, count, x, 2, scale, total);
+}
+
+ALONE multiply_unpacked_one(const __m256i *weight, int64_t count, const int16_t *x, const float *scale, float *total) {
+    multiply_unpacked(weight, count, x, 1, scale, total);
+}
+
 ALONE multiply_int8_pair(const Strip *strip, const int16_t *x, const float *scale, float *total) {
     multiply_int8(strip, x, 2, scale, total);
 }
@@ -291,6 +338,9 @@ ALONE multiply_float_one(const Strip *strip, const float *x, float *total) { mul
 /* Add the products of a strip and all rows of x to `totals`, (rows, STRIP_ROWS). */
 static void multiply_strip(const Job *job, Strip *strip, int64_t block, float *totals) {
     int64_t strip_bytes = strip->count * job->bits / 8;
+    int is_unpacked = job->rows > MANY_ROWS && job->bits <= 8;
+    __m256i unpacked[BLOCK / LANES * STRIP_ROWS];
+    if (is_unpacked) unpack(strip, job->bits, unpacked);
     strip->end = 0;
     for (int64_t row = 0; row < job->rows; row += 2) {
         int64_t from = packed_at(job, block, row);
@@ -299,7 +349,11 @@ static void multiply_strip(const Job *job, Strip *strip, int64_t block, float *t
         int is_pair = columns_at(job, row) == 2;
         strip->begin = strip->end;
         strip->end = (row + 2) * strip_bytes / job->rows / LINE * LINE;
-        if (job->bits == 32)
+        if (is_unpacked) {
+            for (int64_t offset = strip->begin; offset < strip->end; offset += LINE) prefetch_rows(strip, offset);
+            (is_pair ? multiply_unpacked_pair : multiply_unpacked_one)(unpacked, strip->count,
+                                                                       (int16_t *)job->packed + from, scale, total);
+        } else if (job->bits == 32)
             (is_pair ? multiply_float_pair : multiply_float_one)(strip, (float *)job->packed + from, total);
         else if (job->bits == 16)
             (is_pair ? multiply_half_pair : multiply_half_one)(strip, (float *)job->packed + from, total);

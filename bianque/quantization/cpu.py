@@ -1,6 +1,6 @@
 """Products with stored weights on the CPU.
 
-With the compiled kernel (`cpu_kernels/linear.c`), activations are rounded to 16 bits in blocks of 512, each with a
+With the compiled kernel (`cpu_kernels/linear.c`), activations are rounded to 16 bits in blocks of 1024, each with a
 scale of its own, and everything after that is exact up to fp32 sums in a fixed order. The error is 3e-5 of a block's
 largest activation, and a row of the result is bit for bit the same alone, in any batch, in any chunk of a prompt and
 on any number of threads. A row with NaN or infinity becomes NaN and touches no other.

@@ -22,8 +22,8 @@ from tests.golden import GOLDEN, requires_golden
 requires_kernel = pytest.mark.skipif(
     build._why_not() is not None or build.find_compiler() is None, reason="needs AVX2 and a C compiler"
 )
-# Rows and columns around every boundary: vectors of 8 and 16, groups of 64, blocks of 512, strips of 4, tiles of 32.
-SHAPES = [(1, 2), (5, 34), (37, 192), (66, 512), (100, 1000), (130, 1536)]
+# Rows and columns around every boundary: vectors of 8 and 16, groups of 64, blocks of 1024, strips of 4, tiles of 32.
+SHAPES = [(1, 2), (5, 34), (37, 192), (66, 512), (100, 1000), (66, 1024), (130, 2560)]
 
 
 @pytest.fixture(params=["kernel", "torch"])
@@ -130,12 +130,22 @@ def test_int8_error_beside_outlier_rows_and_channels(route, shape):
 
 
 def test_small_values_beside_a_block_of_large_ones_keep_their_precision(route):
-    # Each block of 512 has a scale of its own, so that one large value does not round away the rest of its row.
-    rows, weight = torch.full((1, 1024), 1e-4), torch.ones(8, 1024)
+    # Each block of 1024 has a scale of its own, so that one large value does not round away the rest of its row.
+    rows, weight = torch.full((1, 2048), 1e-4), torch.ones(8, 2048)
     rows[0, 0] = 1e3
-    weight[:, :512] = 0
+    weight[:, :1024] = 0
     product = cpu.linear(rows, *quantize(weight, 8), None, 8)
-    assert torch.allclose(product, torch.full((1, 8), 512e-4), rtol=2e-3)
+    assert torch.allclose(product, torch.full((1, 8), 1024e-4), rtol=2e-3)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 40])
+@pytest.mark.parametrize(("bits", "largest"), [(8, -128), (4, -8)])
+def test_sums_of_the_largest_values_do_not_overflow(route, bits, largest, num_rows):
+    integers = torch.full((8, 3072), largest, dtype=torch.int8)
+    weight = integers if bits == 8 else torch.full((8, 1536), -120, dtype=torch.int8)  # two nibbles of -8
+    assert bits == 8 or torch.equal(unpack_int4(weight), integers)
+    product = cpu.linear(torch.full((num_rows, 3072), 2.0), weight, torch.ones(8).half(), None, bits)
+    assert torch.allclose(product, torch.full((num_rows, 8), 2.0 * 3072 * largest), rtol=1e-4)
 
 
 def test_rows_of_zeros_and_next_to_nothing(route):
