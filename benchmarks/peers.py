@@ -9,9 +9,10 @@ sizes (q8_0, or q4_0 beside int4) unless `--ggml` names a file. Its package, cha
 with CMAKE_POLICY_VERSION_MINIMUM=3.5 for a CMake of today.
 
 Every way gets the same prompts of random tokens and writes the same number of tokens, greedy, end tokens not heeded
-where the library lets one say so. Lines with several chats at once hold the tokens of all of them a second, prompts
-included. Ways that take one request at a time get the chats one after the other, as their demos do. The last column is
-the ratio to our engine in the same run.
+where the library lets one say so. "prompts" is the time to the first tokens of all chats, "decode" the rate of the
+tokens after them, "in all" that of all tokens over the whole time, each of all chats together; the ratios are speeds
+beside our engine's in the same run. Ways that take one request at a time get the chats one after the other, as their
+demos do.
 """
 
 from __future__ import annotations
@@ -124,27 +125,35 @@ def chatglm_cpp(file: Path | None, bits: int, config: Any) -> Way | None:
 
 
 def measure(ways: dict[str, Way | None], prompts: list[list[int]], options: argparse.Namespace) -> None:
-    """Print tokens a second of every way, for one chat and for several."""
-    print(f"\nprompt {options.prompt}, reply {options.reply} tokens, best of {options.repeats}")
-    print(f"{'':44s} {'1 chat':>9s} {'':6s} {str(options.chats) + ' chats':>9s}")
-    reference: list[float] = []
+    """Print what every way needs for the prompts and then for a token, for one chat and for several."""
+    print(f"\nprompt {options.prompt}, reply {options.reply} tokens, best of {options.repeats}; (ratio to ours)")
+    print(f"{'':36s} {'chats':>5s}  {'prompts':>14s}  {'decode':>21s}  {'in all':>21s}")
+    ours_speeds: dict[int, tuple[float, ...]] = {}
     for name, way in ways.items():
         if way is None:
             continue
-        speeds = []
         for batch in (prompts[:1], prompts):
+            best = {1: float("inf"), options.reply: float("inf")}
             way(batch, 2)  # libraries set up their buffers
-            best = 0.0
             for _ in range(options.repeats):
-                started = time.perf_counter()
-                num_tokens = way(batch, options.reply)
-                best = max(best, num_tokens / (time.perf_counter() - started))
-            speeds.append(best)
-        reference = reference or speeds
-        cells = [
-            f"{speed:9.2f} ({speed / ours_speed:.2f})" for speed, ours_speed in zip(speeds, reference, strict=True)
-        ]
-        print(f"{name:44s} {cells[0]} {cells[1]}  tokens/s (ratio to ours)", flush=True)
+                for reply in best:
+                    started = time.perf_counter()
+                    num_tokens = way(batch, reply)
+                    best[reply] = min(best[reply], time.perf_counter() - started)
+                    assert num_tokens == len(batch) * reply, f"{name} wrote {num_tokens} tokens"
+            prompt_seconds, seconds = best.values()
+            decoded = len(batch) * (options.reply - 1) / max(1e-9, seconds - prompt_seconds)
+            speeds = (len(batch) / prompt_seconds, decoded, len(batch) * options.reply / seconds)
+            ours_speeds.setdefault(len(batch), speeds)
+            ratios = [speed / own for speed, own in zip(speeds, ours_speeds[len(batch)], strict=True)]
+            print(
+                f"{name:36s} {len(batch):5d}  {prompt_seconds:6.2f} s ({ratios[0]:.2f})  "
+                f"{decoded:6.2f} tokens/s ({ratios[1]:.2f})  {speeds[2]:6.2f} tokens/s ({ratios[2]:.2f})",
+                flush=True,
+            )
+            if way is next(iter(ways.values())) and len(batch) > 1:
+                gains = [many / one for many, one in zip(speeds, ours_speeds[1], strict=True)]
+                print(f"{'':36s} {len(batch)} chats to one: decode {gains[1]:.2f}, in all {gains[2]:.2f}", flush=True)
 
 
 def make_prompts(options: argparse.Namespace, ending: list[int]) -> list[list[int]]:

@@ -70,6 +70,7 @@ class Program:
     _arguments: list[ctypes.Structure] = field(default_factory=list)
     # Everything that the arguments hold addresses of.
     _arrays: list[Any] = field(default_factory=list)
+    _packed: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
     _operations: Any = None
 
     def new_rows(self, size: int) -> torch.Tensor:
@@ -100,9 +101,15 @@ class Program:
         return out
 
     def pack(self, rows: torch.Tensor, bits: int) -> Packed:
-        """Prepare rows for one or several products with weights of `bits`."""
+        """Prepare rows for one or several products with weights of `bits`.
+
+        What is returned holds until other rows of the same size are packed.
+        """
         size = rows.shape[1]
-        values = torch.empty(self.kernels.packed_bytes(self.max_rows, size, bits), dtype=torch.uint8)
+        if (size, bits) not in self._packed:
+            num_bytes = self.kernels.packed_bytes(self.max_rows, size, bits)
+            self._packed[size, bits] = torch.empty(num_bytes, dtype=torch.uint8)
+        values = self._packed[size, bits]
         self._add(self.kernels.pack, Pack(x=self._address(rows), packed=self._address(values), in_=size, bits=bits))
         return Packed(values, size, bits)
 

@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from bianque.cpu_kernels.build import Kernels, load_kernels
 from bianque.cpu_kernels.operations import FLOATS
-from bianque.cpu_kernels.program import Matrix, Program
+from bianque.cpu_kernels.program import Matrix, Packed, Program
 from bianque.engine.kv_cache import SlotCache
 from bianque.quantization.matrix import stored_matrices
 
@@ -168,7 +168,7 @@ class T5EncoderProgram:
         first = model.encoder.block[0].layer[0].SelfAttention
         self._bits = matrices[first.q].bits
         self._bias = first.compute_bias(self._num_tokens, self._num_tokens)  # (1, H, T, T)
-        self._keys_values: Program | None = None
+        self._encoded: Packed | None = None
 
     def run_layer(self, index: int) -> None:
         """Run a layer of the encoder."""
@@ -192,14 +192,12 @@ class T5EncoderProgram:
         """Store what a layer of the decoder attends to in the prompt; the encoder's layers have all been run."""
         attention = self._model.decoder.block[layer].layer[1].EncDecAttention
         program = self._program()
-        if self._keys_values is None:
-            norm = self._model.encoder.final_layer_norm
-            _norm(program, norm, self._hidden_states, self._normed)
-            self._packed = program.pack(self._normed, self._bits)
-            self._keys_values = program
+        if self._encoded is None:  # all layers of the decoder take the same
+            _norm(program, self._model.encoder.final_layer_norm, self._hidden_states, self._normed)
+            self._encoded = program.pack(self._normed, self._bits)
         _, key, value = self._mixed
-        program.multiply(self._packed, self._matrices[attention.k], out=key)
-        program.multiply(self._packed, self._matrices[attention.v], out=value)
+        program.multiply(self._encoded, self._matrices[attention.k], out=key)
+        program.multiply(self._encoded, self._matrices[attention.v], out=value)
         program.run(self._num_tokens)
         self._cache.write_prompt(layer, slot, self._heads(key), self._heads(value))
 
