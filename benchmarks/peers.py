@@ -9,10 +9,10 @@ sizes (q8_0, or q4_0 beside int4) unless `--ggml` names a file. Its package, cha
 with CMAKE_POLICY_VERSION_MINIMUM=3.5 for a CMake of today.
 
 Every way gets the same prompts of random tokens and writes the same number of tokens, greedy, end tokens not heeded
-where the library lets one say so. "prompts" is the time to the first tokens of all chats, "decode" the rate of the
-tokens after them, "in all" that of all tokens over the whole time, each of all chats together; the ratios are speeds
-beside our engine's in the same run. Ways that take one request at a time get the chats one after the other, as their
-demos do.
+where the library lets one say so. "prompts" is the time to the first tokens of all chats; "decode" the rate of the
+tokens after them, of our engine while all chats write; "in all" that of all tokens over the whole time. Each is of all
+chats together, and the ratios are speeds beside our engine's in the same run. Ways that take one request at a time get
+the chats one after the other, as their demos do: one chat is measured and counted as often as there are chats.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ import os
 import random
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +44,50 @@ from bianque.engine.sampling import SamplingParams
 from bianque.engine.t5_runner import T5Runner
 from bianque.manager.weights.load import load_weights
 
-Way = Callable[[list[list[int]], int], int]
-"""Takes prompts and the length of replies, returns how many tokens were written."""
+
+@dataclass(frozen=True)
+class Way:
+    """A way to run a model.
+
+    Attributes:
+        generate: takes prompts and the length of replies, returns how many tokens were written.
+        is_serial: takes one chat after the other, so that several take as many times as long as one.
+        together: tokens a second while all chats were writing, one value for each run, of a way that begins to write
+            some replies while it still reads the prompts of others.
+    """
+
+    generate: Callable[[list[list[int]], int], int]
+    is_serial: bool = False
+    together: list[float] = field(default_factory=list)
 
 
 def ours(runner: Any) -> Way:
     """Return our engine, all chats at once."""
+    together: list[float] = []
 
     def generate(prompts: list[list[int]], reply: int) -> int:
+        times: list[list[float]] = [[] for _ in prompts]
+
+        def read(engine: Engine, sequence: Any, chat: int) -> None:
+            times[chat] = [time.perf_counter() for _ in engine.stream(sequence)]
+
         with Engine(runner, max_waiting=len(prompts), eos_token_ids=()) as engine:
             params = SamplingParams(temperature=0, max_new_tokens=reply)
-            sequences = [engine.submit(prompt_ids, params) for prompt_ids in prompts]
-            return sum(len(list(engine.stream(sequence))) for sequence in sequences)
+            readers = [
+                threading.Thread(target=read, args=(engine, engine.submit(prompt_ids, params), chat))
+                for chat, prompt_ids in enumerate(prompts)
+            ]
+            for reader in readers:
+                reader.start()
+            for reader in readers:
+                reader.join()
+        begin, end = max(one[0] for one in times), min(one[-1] for one in times)
+        num_tokens = sum(begin < moment <= end for one in times for moment in one)
+        if num_tokens:
+            together.append(num_tokens / (end - begin))
+        return sum(map(len, times))
 
-    return generate
+    return Way(generate, together=together)
 
 
 def transformers_generate(model: Any) -> Way:
@@ -65,7 +97,7 @@ def transformers_generate(model: Any) -> Way:
         output = model.generate(torch.tensor(prompts), do_sample=False, min_new_tokens=reply, max_new_tokens=reply)
         return len(prompts) * reply if output is not None else 0
 
-    return generate
+    return Way(generate)
 
 
 def ctranslate2(folder: Path, compute_type: str) -> Way | None:
@@ -94,7 +126,7 @@ def ctranslate2(folder: Path, compute_type: str) -> Way | None:
         )
         return sum(len(result.hypotheses[0]) for result in results)
 
-    return generate
+    return Way(generate)
 
 
 def chatglm_cpp(file: Path | None, bits: int, config: Any) -> Way | None:
@@ -112,16 +144,13 @@ def chatglm_cpp(file: Path | None, bits: int, config: Any) -> Way | None:
     def generate(prompts: list[list[int]], reply: int) -> int:
         num_tokens = 0
         for prompt_ids in prompts:
-            config = library.GenerationConfig(
-                max_length=len(prompt_ids) + reply,
-                max_context_length=len(prompt_ids),
-                do_sample=False,
-                num_threads=torch.get_num_threads(),
+            config = library._C.GenerationConfig(
+                max_length=len(prompt_ids) + reply, max_context_length=len(prompt_ids), do_sample=False
             )
-            num_tokens += sum(1 for _ in pipeline._sync_generate_ids(prompt_ids, config))
+            num_tokens += len(pipeline._sync_generate_ids(prompt_ids, None, config))
         return num_tokens
 
-    return generate
+    return Way(generate, is_serial=True)
 
 
 def measure(ways: dict[str, Way | None], prompts: list[list[int]], options: argparse.Namespace) -> None:
@@ -133,16 +162,20 @@ def measure(ways: dict[str, Way | None], prompts: list[list[int]], options: argp
         if way is None:
             continue
         for batch in (prompts[:1], prompts):
+            measured = batch[:1] if way.is_serial else batch
             best = {1: float("inf"), options.reply: float("inf")}
-            way(batch, 2)  # libraries set up their buffers
+            way.generate(measured, 2)  # libraries set up their buffers
+            way.together.clear()
             for _ in range(options.repeats):
                 for reply in best:
                     started = time.perf_counter()
-                    num_tokens = way(batch, reply)
+                    num_tokens = way.generate(measured, reply)
                     best[reply] = min(best[reply], time.perf_counter() - started)
-                    assert num_tokens == len(batch) * reply, f"{name} wrote {num_tokens} tokens"
-            prompt_seconds, seconds = best.values()
+                    assert num_tokens == len(measured) * reply, f"{name} wrote {num_tokens} tokens"
+            prompt_seconds, seconds = (taken * len(batch) / len(measured) for taken in best.values())
             decoded = len(batch) * (options.reply - 1) / max(1e-9, seconds - prompt_seconds)
+            if way.together:
+                decoded = max(way.together)
             speeds = (len(batch) / prompt_seconds, decoded, len(batch) * options.reply / seconds)
             ours_speeds.setdefault(len(batch), speeds)
             ratios = [speed / own for speed, own in zip(speeds, ours_speeds[len(batch)], strict=True)]
