@@ -44,12 +44,13 @@ class Kernels:
     """The functions of the compiled file; each returns 0, or 1 if memory ran out.
 
     Attributes:
-        pack: takes its arguments (see `bianque.cpu_kernels.operations`), rows and threads, as the next five.
+        pack: takes its arguments (see `bianque.cpu_kernels.operations`), rows and threads, as the next six.
         multiply: see there.
         norm: see there.
         gelu: see there.
         rotate: see there.
         attend: see there.
+        largest: see there.
         linear: `pack` and `multiply` in memory of its own: takes the arguments of both, rows and threads.
         run: takes an array of `Operation`, their number, rows and threads.
         packed_bytes: returns what `pack` writes, for rows, values of a row and bits.
@@ -61,6 +62,7 @@ class Kernels:
     gelu: Callable[..., int]
     rotate: Callable[..., int]
     attend: Callable[..., int]
+    largest: Callable[..., int]
     linear: Callable[..., int]
     run: Callable[..., int]
     packed_bytes: Callable[..., int]

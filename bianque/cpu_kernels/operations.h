@@ -63,6 +63,19 @@ typedef struct {
     float scale;
 } Attend;
 
+enum { MAX_LARGEST = 512 };
+
+/* The `count` largest values of each row, largest first and of equals the first ones first, with their places. Where
+ * fewer are above minus infinity, that and the place `size` take the rest. NaN is passed over. */
+typedef struct {
+    const float *x;         /* (rows, size) */
+    const float *raw;       /* (rows, size), may be x: what is summed */
+    float *values;          /* (rows, count) */
+    int64_t *ids;           /* (rows, count) */
+    float *sums;            /* (rows): finite if all of raw is */
+    int64_t size, count;    /* count: at most MAX_LARGEST and size */
+} Largest;
+
 int64_t bianque_packed_bytes(int64_t rows, int64_t in, int64_t bits);
 int bianque_pack(const Pack *pack, int64_t rows, int threads);
 int bianque_multiply(const Multiply *multiply, int64_t rows, int threads);
@@ -72,5 +85,6 @@ int bianque_norm(const Norm *norm, int64_t rows, int threads);
 int bianque_gelu(const Gelu *gelu, int64_t rows, int threads);
 int bianque_rotate(const Rotate *rotate, int64_t rows, int threads);
 int bianque_attend(const Attend *attend, int64_t rows, int threads);
+int bianque_largest(const Largest *largest, int64_t rows, int threads);
 
 #endif

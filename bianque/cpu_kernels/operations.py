@@ -137,6 +137,20 @@ class Attend(ctypes.Structure):
         )
 
 
+class Largest(ctypes.Structure):
+    """The largest values of each row, and its sum."""
+
+    _fields_: ClassVar = [
+        ("x", c_void_p),
+        ("raw", c_void_p),
+        ("values", c_void_p),
+        ("ids", c_void_p),
+        ("sums", c_void_p),
+        ("size", c_int64),
+        ("count", c_int64),
+    ]
+
+
 class Operation(ctypes.Structure):
     """A step of a program: a function and its arguments."""
 
@@ -150,5 +164,6 @@ OPERATIONS: dict[str, type[ctypes.Structure]] = {
     "gelu": Gelu,
     "rotate": Rotate,
     "attend": Attend,
+    "largest": Largest,
 }
 """By name; the compiled function has the prefix `bianque_`."""

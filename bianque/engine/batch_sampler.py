@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from bianque.cpu_kernels.build import load_kernels
+from bianque.cpu_kernels.operations import Largest
 from bianque.engine.sampler import Sampler, choose
 from bianque.errors import GenerationError
 
@@ -22,7 +24,8 @@ from bianque.errors import GenerationError
 _MAX_TOP_K = 256
 # Tokens that tie with the last of the top k are kept as well; with this many more than k they are nearly always seen.
 _MARGIN = 8
-# On a CPU, groups of this many logits are searched by their maxima first: torch's search of a whole row is slow.
+# On a CPU without the kernel, groups of this many logits are searched by their maxima first: torch's search of a whole
+# row is slow.
 _GROUP = 8
 # Below this many logits there is nothing to gain from that.
 _MIN_GROUPED = 16384
@@ -73,14 +76,9 @@ def _sample_short(samplers: Sequence[Sampler], logits: torch.Tensor, rows: Seque
         for row, sampler in zip(processed, samplers, strict=True):
             sampler.process(row)
     num_wanted = [_num_wanted(sampler) for sampler in samplers]
-    found_values, found_ids = _largest(processed, min(max(num_wanted) + _MARGIN, processed.shape[1]))
-    # Ids are below 2**24, so that a float holds them exactly and everything comes in one transfer. A finite sum proves
-    # every logit finite.
-    sums = raw.sum(1, keepdim=True, dtype=torch.float32)
-    packed = torch.cat((found_values, found_ids.float(), sums), dim=1).cpu().numpy()
-    num_found = found_values.shape[1]
-    values, token_ids = packed[:, :num_found].astype(np.float64), packed[:, num_found:-1].astype(np.int64)
-    is_usable = np.isfinite(packed[:, -1])
+    values, token_ids, sums = _look_at(raw, processed, min(max(num_wanted) + _MARGIN, processed.shape[1]))
+    num_found = values.shape[1]
+    is_usable = np.isfinite(sums)
     smallest = values[np.arange(len(values)), np.minimum(num_wanted, num_found) - 1]
     if num_found < processed.shape[1]:
         is_usable &= smallest > values[:, -1]  # else more tokens may tie than were found
@@ -93,6 +91,41 @@ def _sample_short(samplers: Sequence[Sampler], logits: torch.Tensor, rows: Seque
     values[values < smallest[:, None]] = -np.inf
     chosen = _choose(samplers, values, draws)
     return {row: int(token_ids[place, chosen[place]]) for place, row in enumerate(rows) if is_usable[place]}
+
+
+def _look_at(raw: torch.Tensor, processed: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the k largest logits of each row with their ids, and a number that is finite if all its logits are.
+
+    Args:
+        raw: (n, V), the model's, in any floating dtype.
+        processed: (n, V) fp32, among which the largest are looked for.
+        k: at most V.
+
+    Returns:
+        (n, k) float64, largest first, (n, k) int64 and (n,).
+    """
+    is_plain = processed.device.type == "cpu" and raw.dtype == torch.float32
+    kernels = load_kernels() if is_plain and raw.is_contiguous() and processed.is_contiguous() else None
+    if kernels is not None:
+        num_rows, vocab_size = raw.shape
+        values, token_ids = np.empty((num_rows, k), np.float32), np.empty((num_rows, k), np.int64)
+        sums = np.empty(num_rows, np.float32)
+        arguments = Largest(
+            processed.data_ptr(),
+            raw.data_ptr(),
+            values.ctypes.data,
+            token_ids.ctypes.data,
+            sums.ctypes.data,
+            vocab_size,
+            k,
+        )
+        if not kernels.largest(arguments, num_rows, torch.get_num_threads()):
+            return values.astype(np.float64), token_ids, sums
+    found_values, found_ids = _largest(processed, k)
+    # Ids are below 2**24, so that a float holds them exactly and everything comes in one transfer.
+    totals = raw.sum(1, keepdim=True, dtype=torch.float32)
+    packed = torch.cat((found_values, found_ids.float(), totals), dim=1).cpu().numpy()
+    return packed[:, :k].astype(np.float64), packed[:, k:-1].astype(np.int64), packed[:, -1]
 
 
 def _choose(samplers: Sequence[Sampler], values: np.ndarray, draws: Sequence[float]) -> np.ndarray:
