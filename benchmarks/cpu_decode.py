@@ -168,6 +168,11 @@ def busy_process() -> Iterator[None]:
         process.wait()
 
 
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Return the median of each figure."""
+    return {name: statistics.median(results[name] for results in rounds) for name in rounds[0]}
+
+
 def print_results(name: str, results: dict[str, float]) -> None:
     """Print one line."""
     print(
@@ -187,6 +192,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=32, help="tokens before the first decode step")
     parser.add_argument("--prompt", type=int, default=256, help="tokens of the measured prefill")
     parser.add_argument("--num-tokens", type=int, default=16, help="decode steps; their median counts")
+    parser.add_argument("--rounds", type=int, default=1, help="of both, by turns; medians count")
     parser.add_argument("--busy", action="store_true", help="measure beside a process that computes without end")
     parser.add_argument("--apart", choices=("own", "peer"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -203,9 +209,14 @@ def main() -> None:
         f"int{arguments.bits}, fp32 activations; context {arguments.context}, prompt {arguments.prompt}"
         + ("; beside one busy process" if arguments.busy else "")
     )
+    owns, peers = [], []
     with busy_process() if arguments.busy else nullcontext():
-        own = measure_apart(arguments, peer=False)
-        peer = measure_apart(arguments, peer=True) if arguments.peer else None
+        for _ in range(arguments.rounds):
+            owns.append(measure_apart(arguments, peer=False))
+            if arguments.peer:
+                peers.append(measure_apart(arguments, peer=True))
+    own = medians(owns)
+    peer = medians(peers) if peers else None
     print_results(f"bianque int{arguments.bits}", own)
     if peer:
         print_results(f"chatglm.cpp {'q8_0' if arguments.bits == 8 else 'q4_0'}", peer)

@@ -4,8 +4,8 @@ Prompts are what the tokenizer delivers for one text: `… [gMASK] <sop>`. Posit
 read in both directions ends at the FIRST `<sop>`, also at one that a user wrote, as in the published code.
 
 The blocks' linear layers see all rows of a decode step together, attention sees each row with its own slot of the KV
-cache; see `bianque.models.chatglm` for what a block computes. Linear layers are only called, so that quantized ones do
-as well.
+cache; see `bianque.models.chatglm` for what a block computes. On a CPU the kernels run whole layers
+(`bianque.engine.chatglm_program`); elsewhere linear layers are only called, so that quantized ones do as well.
 
 Dimension letters: T tokens, n rows, H heads, D head size, C hidden, V vocabulary.
 """

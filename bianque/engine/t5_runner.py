@@ -1,7 +1,8 @@
 """Runs T5 for many sequences at once: the encoder once a prompt, then the decoder one token of each row at a time.
 
 A prompt's keys and values for the decoder's attention to it are computed once, at prefill, and kept in the slot; the
-encoder's states are not kept. `generate` is left out: its bookkeeping costs more than the decoder of a small model.
+encoder's states are not kept. `generate` is left out: its bookkeeping costs more than the decoder of a small model. On
+a CPU the kernels run whole layers (`bianque.engine.t5_program`).
 
 Dimension letters: n rows, H heads, S places, V vocabulary.
 """
