@@ -130,17 +130,20 @@ def measure_peer(path: Path, arguments: argparse.Namespace) -> dict[str, float]:
     config = ChatGLMConfig(num_layers=arguments.num_layers)
     generation = _C.GenerationConfig(do_sample=False)
 
-    def next_token(ids: list[int], num_past: int) -> float:
+    def next_token(ids: list[int], num_past: int, num_prompt: int) -> float:
         started = time.perf_counter()
-        model.generate_next_token(ids, None, generation, num_past, num_past + len(ids))
+        model.generate_next_token(ids, None, generation, num_past, num_prompt)
         return time.perf_counter() - started
 
-    short = prompt_ids(config, arguments.context)
-    next_token(short, 0)
-    times = [next_token([1234], arguments.context + n) for n in range(arguments.num_tokens + 1)]
+    ids = prompt_ids(config, arguments.context)
+    next_token(ids, 0, arguments.context)
+    times = []
+    for _ in range(arguments.num_tokens + 1):
+        ids.append(1234)
+        times.append(next_token(ids, len(ids) - 1, arguments.context))
     results = {"decode_1": 1 / statistics.median(times[1:])}
     results["decode_8"] = results["decode_1"]
-    prefill = min(next_token(prompt_ids(config, arguments.prompt), 0) for _ in range(2))
+    prefill = min(next_token(prompt_ids(config, arguments.prompt), 0, arguments.prompt) for _ in range(2))
     results["prefill"] = arguments.prompt / prefill
     results["gib"] = resident_gib()
     return results
