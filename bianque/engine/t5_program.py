@@ -160,7 +160,7 @@ class T5EncoderProgram:
         self._cache = cache
         self._num_tokens = len(prompt_ids)
         config = model.config
-        new_rows = Program(kernels, self._num_tokens).new_rows
+        new_rows = self._program().new_rows
         self._hidden_states = model.encoder.embed_tokens(torch.tensor(prompt_ids)).float().contiguous()
         self._normed = new_rows(config.d_model)
         self._mixed = [new_rows(config.num_heads * config.d_kv) for _ in range(3)]
