@@ -142,7 +142,7 @@ class ChatGLMRunner(SlotRunner):
 
     def _fused_step(self, token_ids: torch.Tensor, lengths: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """Run what `_step` runs, each row over its own length: ids and lengths (n,), positions (n, 2)."""
-        from bianque.engine.chatglm_kernels import add_norm, attend
+        from bianque.engine.chatglm_kernels import add_norm, attend, gelu
 
         transformer = self._model.transformer
         following = [block.input_layernorm for block in self._blocks[1:]] + [transformer.final_layernorm]
@@ -152,7 +152,8 @@ class ChatGLMRunner(SlotRunner):
             keys, values = self._cache.keys[index], self._cache.values[index]
             attended = attend(mixed, positions, self._rotary_table, keys, values, lengths)
             normed = add_norm(block.attention.dense(attended), normed, block.post_attention_layernorm)
-            normed = add_norm(block.mlp(normed), normed, following[index])
+            inner = gelu(block.mlp.dense_h_to_4h(normed))
+            normed = add_norm(block.mlp.dense_4h_to_h(inner), normed, following[index])
         return self._model.lm_head(normed)
 
     def _logits(self, hidden_states: torch.Tensor) -> torch.Tensor:

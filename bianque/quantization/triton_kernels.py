@@ -26,10 +26,19 @@ import torch
 import triton
 import triton.language as tl
 
+from bianque.quantization.dependent_launch import (
+    is_supported,
+    launch_options,
+    let_next_start,
+    prefetch,
+    wait_for_previous,
+)
 from bianque.quantization.scheme import Bits
 
 _FIRST_WITH_TENSOR_CORES = (8, 0)
 _MOST_VECTORS = 8
+# Bytes of each row that a program asks for before it may start, and those that the L2 cache takes at once.
+_PREFETCHED, _LINE = tl.constexpr(512), tl.constexpr(128)
 
 
 @triton.jit
@@ -111,6 +120,15 @@ def _numbers4(stored: tl.tensor, dtype: tl.constexpr, HAS_ASSEMBLY: tl.constexpr
 
 
 @triton.jit
+def _start_on(row_start: tl.tensor, num_bytes: tl.tensor, OVERLAPS: tl.constexpr) -> None:
+    """Bring the beginning of a program's rows of the weight nearer, given their addresses; then wait for x."""
+    if OVERLAPS:
+        line = tl.arange(0, _PREFETCHED // _LINE) * _LINE
+        prefetch(row_start[:, None] + tl.minimum(line, num_bytes - 1)[None, :])
+    wait_for_previous(OVERLAPS)
+
+
+@triton.jit
 def _vector_kernel(
     x_ptr: tl.tensor,  # (batch, in); at 4 bits int32, (batch, in / 2), each the two values that meet one byte
     weight_ptr: tl.tensor,  # (num_rows, num_bytes) int8
@@ -126,6 +144,8 @@ def _vector_kernel(
     ROWS: tl.constexpr,
     BYTES: tl.constexpr,
     HAS_ASSEMBLY: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+    STAGES: tl.constexpr,
 ) -> None:
     dtype: tl.constexpr = tl.float16 if HAS_ASSEMBLY else tl.float32
     item = tl.program_id(0)
@@ -133,8 +153,9 @@ def _vector_kernel(
     row_start = tl.minimum(row, num_rows - 1).to(tl.int64) * num_bytes
     item_start = item.to(tl.int64) * num_bytes
     column = tl.arange(0, BYTES)
+    _start_on(weight_ptr + row_start, num_bytes, OVERLAPS)
     totals = tl.zeros((ROWS, BYTES), tl.float32)
-    for start in range(0, num_bytes, BYTES):
+    for start in tl.range(0, num_bytes, BYTES, num_stages=STAGES):
         inside = start + column < num_bytes
         stored = tl.load(weight_ptr + row_start[:, None] + start + column[None, :], mask=inside[None, :], other=0)
         x = tl.load(x_ptr + item_start + start + column, mask=inside, other=0)
@@ -145,6 +166,7 @@ def _vector_kernel(
             first, second = _numbers4(stored, dtype, HAS_ASSEMBLY)
             totals += first.to(tl.float32) * even.to(tl.float32)[None, :]
             totals += second.to(tl.float32) * odd.to(tl.float32)[None, :]
+    let_next_start(OVERLAPS)
     exists = row < num_rows
     total = tl.sum(totals, axis=1) * tl.load(scale_ptr + row, mask=exists, other=0).to(tl.float32)
     if HAS_BIAS:
@@ -168,6 +190,8 @@ def _matrix_kernel(
     ROWS: tl.constexpr,
     BYTES: tl.constexpr,
     HAS_ASSEMBLY: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+    STAGES: tl.constexpr,
 ) -> None:
     dtype = out_ptr.dtype.element_ty
     # Programs that run side by side share rows of the weight, which then come from memory once.
@@ -176,8 +200,9 @@ def _matrix_kernel(
     item_start = tl.minimum(item, batch - 1).to(tl.int64) * num_bytes
     row_start = tl.minimum(row, num_rows - 1).to(tl.int64) * num_bytes
     column = tl.arange(0, BYTES)
+    _start_on(weight_ptr + row_start, num_bytes, OVERLAPS)
     total = tl.zeros((ROWS, BATCH), tl.float32)
-    for start in range(0, num_bytes, BYTES):
+    for start in tl.range(0, num_bytes, BYTES, num_stages=STAGES):
         inside = start + column < num_bytes
         stored = tl.load(weight_ptr + row_start[:, None] + start + column[None, :], mask=inside[None, :], other=0)
         x = tl.load(x_ptr + item_start[None, :] + start + column[:, None], mask=inside[:, None], other=0)
@@ -188,6 +213,7 @@ def _matrix_kernel(
             first, second = _numbers4(stored, dtype, HAS_ASSEMBLY)
             total = tl.dot(first, even, total)
             total = tl.dot(second, odd, total)
+    let_next_start(OVERLAPS)
     row_exists = row < num_rows
     total *= tl.load(scale_ptr + row, mask=row_exists, other=0).to(tl.float32)[:, None]
     if HAS_BIAS:
@@ -206,7 +232,7 @@ class LaunchPlan:
         rows: rows of the weight of one program.
         num_bytes: bytes of each row that a program takes at a time.
         num_warps: of one program.
-        num_stages: tiles of `matrix` that are on their way from memory at once.
+        num_stages: tiles that are on their way from memory at once.
     """
 
     kernel: Literal["vector", "matrix"]
@@ -244,19 +270,22 @@ def plan_launch(
         return LaunchPlan("matrix", 64, 128, 64 if bits == 8 else 32, 4, 3)
     has_many_rows = num_rows >= 64 * num_processors
     if batch == 1 and not has_many_rows:
-        longest = 1024 if bits == 8 else 512
-        return LaunchPlan("vector", 1, 4, min(longest, triton.next_power_of_2(num_bytes)), 2)
+        if bits == 4:
+            return LaunchPlan("vector", 1, 16, min(512, triton.next_power_of_2(num_bytes)), 8, 4)
+        return LaunchPlan("vector", 1, 4, min(1024, triton.next_power_of_2(num_bytes)), 2)
     # A warp takes 16 rows. Large tiles share x better, small ones keep every multiprocessor busy.
     if batch > 16:
         # Shorter pieces, or the tiles of x would not fit the 99 KB of shared memory of an A10G.
         rows = next((rows for rows in (64, 32) if num_rows >= 2 * rows * num_processors), 16)
         return LaunchPlan("matrix", triton.next_power_of_2(batch), rows, 64, rows // 16, 3)
     rows = 64 if batch == 1 else 32 if num_rows >= 16 * num_processors else 16
-    # Few programs need more bytes on their way in each. The fastest of some thirty on an H200 at the published sizes.
-    if bits == 4:
-        pieces, num_stages = 128, 6 if batch == 1 else 4
-    else:
-        pieces, num_stages = (256, 4) if has_many_rows else (512, 3)
+    # The fastest of some fifteen on an H100 at the published sizes.
+    if bits == 8:
+        pieces, num_stages = (256, 4) if batch == 1 else (512, 3)
+    elif batch == 1:
+        pieces, num_stages = 128, 6
+    else:  # with 16 rows of x, longer pieces would not fit the registers
+        pieces, num_stages = (256, 3) if batch <= 8 else (128, 4)
     return LaunchPlan("matrix", max(8, triton.next_power_of_2(batch)), rows, pieces, rows // 16, num_stages)
 
 
@@ -277,6 +306,7 @@ def launch(
         x = (x if x.data_ptr() % 4 == 0 else x.clone()).view(torch.int32)
     kernel = _vector_kernel if plan.kernel == "vector" else _matrix_kernel
     grid = (triton.cdiv(batch, plan.batch), triton.cdiv(num_rows, plan.rows))
+    overlaps = is_supported(x.device)
     with torch.cuda.device_of(x):
         kernel[grid](
             x,
@@ -293,8 +323,10 @@ def launch(
             ROWS=plan.rows,
             BYTES=plan.num_bytes,
             HAS_ASSEMBLY=x.is_cuda and out.dtype == torch.float16,  # the interpreter, on a CPU, has none
+            OVERLAPS=overlaps,
+            STAGES=plan.num_stages,
             num_warps=plan.num_warps,
-            num_stages=plan.num_stages,
+            **launch_options(overlaps),
         )
     return out
 

@@ -14,7 +14,7 @@ from bianque.quantization.scheme import dequantize, quantize, unpack_int4
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-T4, A10G = (7, 5), (8, 6)
+T4, A10G, H100 = (7, 5), (8, 6), (9, 0)
 ROOT = Path(__file__).resolve().parents[2]
 NUM_PROCESSORS = 2
 
@@ -113,7 +113,13 @@ def test_a_slice_that_starts_between_words_is_taken(products):
     ("capability", "batch", "bits", "num_rows"),
     [
         *((T4, 1, bits, 16384) for bits in (8, 4)),
-        *((A10G, batch, bits, num_rows) for batch in (1, 8, 16, 64) for bits in (8, 4) for num_rows in (4096, 16384)),
+        *(
+            (capability, batch, bits, num_rows)
+            for capability in (A10G, H100)
+            for batch in (1, 8, 16, 64)
+            for bits in (8, 4)
+            for num_rows in (4096, 16384)
+        ),
     ],
     ids=str,
 )
@@ -127,13 +133,14 @@ def test_kernels_compile_without_spilling_for_real_cards(capability, batch, bits
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     num_bytes = 4096 if bits == 8 else 2048
-    plan = triton_kernels.plan_launch(batch, num_rows, num_bytes, bits, capability, 72)
+    plan = triton_kernels.plan_launch(batch, num_rows, num_bytes, bits, capability, 132 if capability == H100 else 72)
     kernel = triton_kernels._vector_kernel if plan.kernel == "vector" else triton_kernels._matrix_kernel
     types = {"x_ptr": "*fp16" if bits == 8 else "*i32", "weight_ptr": "*i8", "batch": "i32"}
     types |= {"num_rows": "i32", "num_bytes": "i32"}
     signature = {name: "constexpr" if name.isupper() else types.get(name, "*fp16") for name in kernel.arg_names}
     constants = {"BITS": bits, "HAS_BIAS": True, "BATCH": plan.batch, "ROWS": plan.rows, "BYTES": plan.num_bytes}
-    constants["HAS_ASSEMBLY"] = True
+    overlaps = capability >= H100
+    constants |= {"HAS_ASSEMBLY": True, "OVERLAPS": overlaps, "STAGES": plan.num_stages}
     aligned = {
         (index,): [["tt.divisibility", 16]]
         for index, name in enumerate(kernel.arg_names)
@@ -142,7 +149,7 @@ def test_kernels_compile_without_spilling_for_real_cards(capability, batch, bits
     compiled = triton.compile(
         ASTSource(kernel, signature, constexprs=constants, attrs=aligned),
         target=GPUTarget("cuda", capability[0] * 10 + capability[1], 32),
-        options={"num_warps": plan.num_warps, "num_stages": plan.num_stages},
+        options={"num_warps": plan.num_warps},
     )
     cubin = tmp_path / "kernel.cubin"
     cubin.write_bytes(compiled.asm["cubin"])
@@ -152,4 +159,8 @@ def test_kernels_compile_without_spilling_for_real_cards(capability, batch, bits
     assert compiled.metadata.shared <= (64 if capability == T4 else 99) * 1024
     code = subprocess.run([tools / "nvdisasm", "-c", cubin], capture_output=True, text=True, check=True).stdout
     assert ("HMMA" in code) == (plan.kernel == "matrix")
+    assert ("ACQBULK" in code) == overlaps, "waits for the kernel before"
+    if overlaps:
+        before = code.partition("ACQBULK")[0]
+        assert "PF2" in before, "asks for none of the weight while it waits"
     assert "128" in "".join(line for line in code.splitlines() if "LDG" in line)  # 16 bytes a load
