@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     actions = parser.add_subparsers(dest="action", required=True, metavar="action")
 
     forced = actions.add_parser("teacher-forced", help="answer each doctor's turn after the real dialogue before it")
-    forced.add_argument("data", type=Path, help="JSON lines of samples or dialogues, as `bianque corpus build` writes")
+    forced.add_argument("data", type=Path, help="a built corpus, or a .jsonl file of samples or dialogues")
     forced.add_argument("--limit", type=positive, help="answer a random part of this many samples")
     _add_answering(forced)
     forced.set_defaults(run=run_forced)
@@ -41,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     names = [mode.value for mode in Mode]
     default = [Mode.ASKER.value, Mode.ADVISER.value, Mode.JOINT.value]
     modes.add_argument("--modes", nargs="+", choices=names, default=default, help="default: all but soulchat")
-    modes.add_argument("--data", type=Path, help="samples or dialogues (default: held-out ones of the small models)")
+    modes.add_argument("--data", type=Path, help="likewise (default: held-out dialogues of the small models)")
     modes.add_argument("--limit", type=positive, default=400, help="replies of each mode (default: 400)")
     modes.add_argument("--cases", type=positive, default=100, help="free dialogues of each mode (default: 100)")
     _add_models(modes)

@@ -65,13 +65,16 @@ def read_samples(path: Path, limit: int | None = None, seed: int = 0) -> list[Sa
     """Return the samples of a JSON-lines file, all of them or a random part of whole dialogues.
 
     Args:
-        path: lines of samples (`input`, `target`) or of dialogues (`messages`), as `bianque corpus build` writes them.
+        path: lines of samples (`input`, `target`) or of dialogues (`messages`), as `bianque corpus build` writes them;
+            of a built corpus, its folder, the test split.
         limit: take at most this many samples, dialogue by dialogue; the same seed takes the same ones.
         seed: of the choice.
 
     Raises:
         DataError: if the file is missing or empty, or a line is neither.
     """
+    if path.is_dir():
+        path = path / "samples" / "test.jsonl"
     samples = _samples(path)
     if limit is None:
         chosen = list(samples)

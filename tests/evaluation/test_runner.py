@@ -55,6 +55,17 @@ def test_dialogues_and_samples_are_both_read(tmp_path, data):
     assert [sample.prompt for sample in read_samples(data)] == [f"病人：问题{n}\n医生：" for n in range(6)]
 
 
+def test_of_a_built_corpus_the_test_split_is_read(tmp_path, data):
+    folder = tmp_path / "corpus"
+    with pytest.raises(DataError, match=r"test\.jsonl"):
+        folder.mkdir()
+        read_samples(folder)
+    (folder / "samples").mkdir()
+    write(folder / "samples" / "train.jsonl", [{"input": "病人：发烧\n医生：", "target": "多久了？"}])
+    (folder / "samples" / "test.jsonl").write_bytes(data.read_bytes())
+    assert read_samples(folder) == read_samples(data)
+
+
 def test_a_limit_takes_the_same_random_part_each_time(data):
     chosen = [sample.dialogue_id for sample in read_samples(data, 3, seed=1)]
     assert len(chosen) == 3 and chosen == [sample.dialogue_id for sample in read_samples(data, 3, seed=1)]
