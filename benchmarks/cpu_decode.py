@@ -32,10 +32,13 @@ import torch  # noqa: E402
 
 from benchmarks.chatglm_cpp_file import SCALES, write_model  # noqa: E402
 from benchmarks.cpu_linear import cpu_name  # noqa: E402
+from bianque.engine.batch_sampler import num_exact  # noqa: E402
 from bianque.engine.chatglm_runner import ChatGLMRunner  # noqa: E402
+from bianque.engine.sampler import Sampler  # noqa: E402
+from bianque.engine.sampling import SamplingParams  # noqa: E402
 from bianque.models.chatglm import ChatGLMConfig, ChatGLMForConditionalGeneration  # noqa: E402
-from bianque.quantization.embedding import StoredEmbedding  # noqa: E402
-from bianque.quantization.half import replace_head  # noqa: E402
+from bianque.quantization.digit_layers import replace_tied_head  # noqa: E402
+from bianque.quantization.digits import encode  # noqa: E402
 from bianque.quantization.linear import QuantizedLinear, replace_linears, selects_linear  # noqa: E402
 
 NUM_CHATS = 8
@@ -57,10 +60,10 @@ def build_model(bits: Any, num_layers: int) -> ChatGLMForConditionalGeneration:
     table = torch.empty(config.vocab_size, config.hidden_size, dtype=torch.float16)
     for chunk in table.split(4096):
         chunk.normal_(std=0.02)
-    embedding = StoredEmbedding(*table.shape, stored_dtype=torch.float16, dtype=torch.float32)
-    embedding.load_weight(table)
-    model.transformer.word_embeddings = embedding
-    replace_head(model).load_weight(table)
+    digits = encode(table)
+    del table
+    for layer in replace_tied_head(model):
+        layer.load_digits(digits)
     # Every weight begins elsewhere in one pool of random bytes: drawing six billion would take minutes.
     pool = torch.randint(-128, 128, (1 << 26,), dtype=torch.int8)
     for number, module in enumerate(model.modules()):
@@ -95,7 +98,10 @@ def run_prefill(runner: ChatGLMRunner, slot: int, ids: list[int]) -> torch.Tenso
 
 
 def measure_own(bits: int, arguments: argparse.Namespace) -> dict[str, float]:
-    """Return tokens a second of prefill, one chat and eight, and the memory."""
+    """Return tokens a second of prefill, one chat and eight, and the memory.
+
+    Chats need the logits that sampling needs by default; `decode_1_all` is one chat that needs all of them.
+    """
     torch.manual_seed(0)
     model = build_model(bits, arguments.num_layers)
     runner = ChatGLMRunner(model, num_slots=NUM_CHATS, max_len=512)
@@ -103,12 +109,13 @@ def measure_own(bits: int, arguments: argparse.Namespace) -> dict[str, float]:
     for slot in range(NUM_CHATS):
         run_prefill(runner, slot, short)
     results = {}
-    for name, num_chats in (("decode_1", 1), ("decode_8", NUM_CHATS)):
+    few = num_exact(Sampler(SamplingParams()))
+    for name, num_chats, count in (("decode_1", 1, few), ("decode_1_all", 1, 0), ("decode_8", NUM_CHATS, few)):
         slots = list(range(num_chats))
         times = []
         for _ in range(arguments.num_tokens + 1):
             started = time.perf_counter()
-            runner.decode(slots, [1234 + slot for slot in slots])
+            runner.decode(slots, [1234 + slot for slot in slots], [count] * num_chats)
             times.append(time.perf_counter() - started)
         results[name] = num_chats / statistics.median(times[1:])
     times = []
@@ -141,8 +148,7 @@ def measure_peer(path: Path, arguments: argparse.Namespace) -> dict[str, float]:
     for _ in range(arguments.num_tokens + 1):
         ids.append(1234)
         times.append(next_token(ids, len(ids) - 1, arguments.context))
-    results = {"decode_1": 1 / statistics.median(times[1:])}
-    results["decode_8"] = results["decode_1"]
+    results = dict.fromkeys(("decode_1", "decode_1_all", "decode_8"), 1 / statistics.median(times[1:]))
     prefill = min(next_token(prompt_ids(config, arguments.prompt), 0, arguments.prompt) for _ in range(2))
     results["prefill"] = arguments.prompt / prefill
     results["gib"] = resident_gib()
@@ -179,7 +185,8 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
 def print_results(name: str, results: dict[str, float]) -> None:
     """Print one line."""
     print(
-        f"{name:24} one chat {results['decode_1']:6.2f} tokens/s   {NUM_CHATS} chats {results['decode_8']:6.2f}   "
+        f"{name:24} one chat {results['decode_1']:6.2f} tokens/s, with all logits {results['decode_1_all']:6.2f}   "
+        f"{NUM_CHATS} chats {results['decode_8']:6.2f}   "
         f"prefill {results['prefill']:6.2f}   memory {results['gib']:5.2f} GiB",
         flush=True,
     )

@@ -84,10 +84,10 @@ class Timed:
                 return end.value
             yield
 
-    def decode(self, slots: list[int], token_ids: list[int]) -> Any:
+    def decode(self, slots: list[int], token_ids: list[int], num_exact: list[int] | None = None) -> Any:
         """Time a decode step."""
         with self.timing():
-            logits = self.runner.decode(slots, token_ids)
+            logits = self.runner.decode(slots, token_ids, num_exact)
         self.num_steps += 1
         return logits
 

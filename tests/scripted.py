@@ -41,7 +41,7 @@ class ScriptedRunner:
         self._replies[slot] = iter(self.answer(prompt))
         return self.decode([slot], [END])[0]
 
-    def decode(self, slots, token_ids):
+    def decode(self, slots, token_ids, num_exact=None):
         self.may_step.wait()
         self.num_steps += 1
         logits = torch.zeros(len(slots), VOCABULARY)

@@ -44,13 +44,14 @@ class Kernels:
     """The functions of the compiled file; each returns 0, or 1 if memory ran out.
 
     Attributes:
-        pack: takes its arguments (see `bianque.cpu_kernels.operations`), rows and threads, as the next six.
+        pack: takes its arguments (see `bianque.cpu_kernels.operations`), rows and threads, as the next seven.
         multiply: see there.
         norm: see there.
         gelu: see there.
         rotate: see there.
         attend: see there.
         largest: see there.
+        refine: see there.
         linear: `pack` and `multiply` in memory of its own: takes the arguments of both, rows and threads.
         run: takes an array of `Operation`, their number, rows and threads.
         packed_bytes: returns what `pack` writes, for rows, values of a row and bits.
@@ -63,6 +64,7 @@ class Kernels:
     rotate: Callable[..., int]
     attend: Callable[..., int]
     largest: Callable[..., int]
+    refine: Callable[..., int]
     linear: Callable[..., int]
     run: Callable[..., int]
     packed_bytes: Callable[..., int]

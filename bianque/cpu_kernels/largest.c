@@ -1,36 +1,8 @@
 /* The largest values of rows, and whether all values of a row are finite: what sampling needs of logits. */
-#include <math.h>
-
+#include "heap.h"
 #include "operations.h"
 #include "pool.h"
 #include "vectors.h"
-
-typedef struct {
-    float value;
-    int64_t id;
-} Found;
-
-/* Whether `a` comes before `b` in the result: the larger value, of equals the one that stands first. */
-static inline int precedes(Found a, Found b) { return a.value > b.value || (a.value == b.value && a.id < b.id); }
-
-/* Let the first element of a heap sink to its place; the one that comes last in the result is at the top. */
-static void sink(Found *heap, int64_t count) {
-    Found moved = heap[0];
-    int64_t place = 0;
-    for (int64_t child; (child = 2 * place + 1) < count; place = child) {
-        if (child + 1 < count && precedes(heap[child], heap[child + 1])) child++;
-        if (!precedes(moved, heap[child])) break;
-        heap[place] = heap[child];
-    }
-    heap[place] = moved;
-}
-
-static inline void offer(Found *heap, int64_t count, float value, int64_t id) {
-    if (value > heap[0].value) {
-        heap[0] = (Found){value, id};
-        sink(heap, count);
-    }
-}
 
 static float sum_of_row(const float *x, int64_t size) {
     __m256 sum = _mm256_setzero_ps();
@@ -47,7 +19,7 @@ static void find_rows(void *context, int64_t first, int64_t last) {
     for (int64_t row = first; row < last; row++) {
         const float *x = largest->x + row * size;
         Found heap[MAX_LARGEST];
-        for (int64_t i = 0; i < count; i++) heap[i] = (Found){-INFINITY, size};
+        clear_heap(heap, count, size);
         int64_t i = 0;
         for (; i + FLOATS <= size; i += FLOATS) {
             __m256 is_larger = _mm256_cmp_ps(_mm256_loadu_ps(x + i), _mm256_set1_ps(heap[0].value), _CMP_GT_OQ);

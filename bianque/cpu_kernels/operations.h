@@ -76,6 +76,22 @@ typedef struct {
     int64_t size, count;    /* count: at most MAX_LARGEST and size */
 } Largest;
 
+/* Add the low digits of a weight to the product of its high ones with the same rows, where they matter.
+ *
+ * A weight of two digits is (high + low / 256) · scale, and y comes as x · highᵀ · scale. Afterwards the `counts` largest
+ * values of a row, and all that tie with the last of them, are x · (high + low / 256)ᵀ · scale; every other value is so
+ * too or left as it was, and then below all of them either way. Such a product is bit for bit the same whatever else is
+ * computed. Rows of y that are NaN stay so. */
+typedef struct {
+    const float *x;         /* (rows, in) */
+    const int8_t *low;      /* (out, in) */
+    const uint16_t *scale;  /* (out) fp16 */
+    const float *bound;     /* (out), times the norm of x at least as large as what can be added */
+    const int64_t *counts;  /* of each row; everything is computed for 0, and for more than MAX_LARGEST */
+    float *y;               /* (rows, out) */
+    int64_t in, out;
+} Refine;
+
 int64_t bianque_packed_bytes(int64_t rows, int64_t in, int64_t bits);
 int bianque_pack(const Pack *pack, int64_t rows, int threads);
 int bianque_multiply(const Multiply *multiply, int64_t rows, int threads);
@@ -86,5 +102,6 @@ int bianque_gelu(const Gelu *gelu, int64_t rows, int threads);
 int bianque_rotate(const Rotate *rotate, int64_t rows, int threads);
 int bianque_attend(const Attend *attend, int64_t rows, int threads);
 int bianque_largest(const Largest *largest, int64_t rows, int threads);
+int bianque_refine(const Refine *refine, int64_t rows, int threads);
 
 #endif

@@ -151,6 +151,21 @@ class Largest(ctypes.Structure):
     ]
 
 
+class Refine(ctypes.Structure):
+    """Low digits of a weight, added to the product of the high ones where they matter."""
+
+    _fields_: ClassVar = [
+        ("x", c_void_p),
+        ("low", c_void_p),
+        ("scale", c_void_p),
+        ("bound", c_void_p),
+        ("counts", c_void_p),
+        ("y", c_void_p),
+        ("in_", c_int64),
+        ("out", c_int64),
+    ]
+
+
 class Operation(ctypes.Structure):
     """A step of a program: a function and its arguments."""
 
@@ -165,5 +180,6 @@ OPERATIONS: dict[str, type[ctypes.Structure]] = {
     "rotate": Rotate,
     "attend": Attend,
     "largest": Largest,
+    "refine": Refine,
 }
 """By name; the compiled function has the prefix `bianque_`."""

@@ -19,7 +19,20 @@ from typing import Any
 import torch
 
 from bianque.cpu_kernels.build import Kernels
-from bianque.cpu_kernels.operations import Attend, Gelu, Multiply, Norm, Operation, Pack, Rotate
+from bianque.cpu_kernels.operations import Attend, Gelu, Multiply, Norm, Operation, Pack, Refine, Rotate
+
+
+@dataclass(frozen=True)
+class LowDigits:
+    """The second digits of an int8 weight, which then stands for (weight + values / 256) · scale.
+
+    Attributes:
+        values: (out, in) int8, contiguous.
+        bound: (out,) fp32; times the norm of a row of inputs, at least as large as what they add to its product.
+    """
+
+    values: torch.Tensor
+    bound: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -31,12 +44,14 @@ class Matrix:
         scale: (out,) fp16, or None for a float weight.
         bias: (out,) fp32 or None.
         bits: 8, 4, 16 or 32.
+        low: at 8 bits, its second digits, or None for a weight of one.
     """
 
     weight: torch.Tensor
     scale: torch.Tensor | None
     bias: torch.Tensor | None
     bits: int
+    low: LowDigits | None = None
 
     @property
     def num_inputs(self) -> int:
@@ -46,8 +61,9 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows as `Program.pack` leaves them, for weights of so many bits."""
+    """Rows and what `Program.pack` makes of them, for weights of so many bits."""
 
+    rows: torch.Tensor
     values: torch.Tensor
     num_inputs: int
     bits: int
@@ -111,7 +127,7 @@ class Program:
             self._packed[size, bits] = torch.empty(num_bytes, dtype=torch.uint8)
         values = self._packed[size, bits]
         self._add(self.kernels.pack, Pack(x=self._address(rows), packed=self._address(values), in_=size, bits=bits))
-        return Packed(values, size, bits)
+        return Packed(rows, values, size, bits)
 
     def multiply(
         self,
@@ -121,8 +137,19 @@ class Program:
         residual: torch.Tensor | None = None,
         residual_scale: float = 1.0,
         out: torch.Tensor | None = None,
+        num_exact: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return rows · Wᵀ + bias + residual · residual_scale; `residual` may be `out`."""
+        """Return rows · Wᵀ + bias + residual · residual_scale; `residual` may be `out`.
+
+        Args:
+            packed: the rows.
+            matrix: W and its bias.
+            residual: (N, out) or None.
+            residual_scale: its factor.
+            out: where the result goes.
+            num_exact: (N,) int64, read when the program runs: of a weight of two digits, how many of the largest
+                values of each row must be of both, see `Refine` in `operations.h`; 0 for all, as None.
+        """
         if (packed.num_inputs, packed.bits) != (matrix.num_inputs, matrix.bits):
             raise ValueError(
                 f"rows of {packed.num_inputs} values packed for {packed.bits} bits do not fit a {matrix.bits}-bit "
@@ -145,7 +172,27 @@ class Program:
                 residual_scale=residual_scale,
             ),
         )
+        if matrix.low is not None:
+            counts = torch.zeros(self.max_rows, dtype=torch.int64) if num_exact is None else num_exact
+            self._refine(packed, matrix, matrix.low, counts, out)
         return out
+
+    def _refine(
+        self, packed: Packed, matrix: Matrix, low: LowDigits, counts: torch.Tensor, product: torch.Tensor
+    ) -> None:
+        self._add(
+            self.kernels.refine,
+            Refine(
+                x=self._address(packed.rows),
+                low=self._address(low.values),
+                scale=self._address(matrix.scale),
+                bound=self._address(low.bound),
+                counts=self._address(counts),
+                y=self._address(product),
+                in_=packed.num_inputs,
+                out=product.shape[1],
+            ),
+        )
 
     def gelu(self, rows: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
         """Apply GELU in place, and multiply by `gate` where there is one."""

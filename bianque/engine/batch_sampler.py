@@ -59,6 +59,19 @@ def sample_rows(samplers: Sequence[Sampler], logits: torch.Tensor) -> list[int |
     return results
 
 
+def num_exact(sampler: Sampler) -> int:
+    """Return how many of the largest logits must be exact for a row's token to be so, see `ModelRunner.decode`.
+
+    The k tokens that a row chooses among are then exact with all that tie with the last of them: processing that only
+    lowers some logits leaves k others at the smallest exact one or above it, and every estimate below. So both ways of
+    `sample_rows` see the logits that they would see were all exact, down to the k-th; what else they see is smaller.
+    """
+    wanted = _num_wanted(sampler)
+    if not 0 < wanted <= _MAX_TOP_K or sampler.raises_logits:
+        return 0
+    return wanted + sampler.num_lowered
+
+
 def _num_wanted(sampler: Sampler) -> int:
     """Return how many of the largest logits a row needs; 0 for all."""
     return 1 if sampler.params.is_greedy else sampler.params.top_k

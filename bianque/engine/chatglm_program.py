@@ -47,6 +47,7 @@ class ChatGLMProgram:
         self._slots = torch.zeros(num_slots, dtype=torch.int64)
         self._lengths = torch.zeros(num_slots, dtype=torch.int64)  # the new token included
         self._positions = torch.zeros(num_slots, 2, dtype=torch.int64)
+        self._num_exact = torch.zeros(num_slots, dtype=torch.int64)
         self._step = _Layers(kernels, matrices, num_slots, model.config)
         self._logits = self._record_step()
 
@@ -69,12 +70,15 @@ class ChatGLMProgram:
         matrices = stored_matrices(model, "chatglm")
         return None if matrices is None else cls(model, kernels, matrices, cache, table)
 
-    def decode(self, slots: Ids[int], token_ids: Ids[int], positions: Ids[Ids[int]]) -> torch.Tensor:
+    def decode(
+        self, slots: Ids[int], token_ids: Ids[int], positions: Ids[Ids[int]], num_exact: Ids[int]
+    ) -> torch.Tensor:
         """Run one token of each slot at both its positions, see `ModelRunner.decode`; logits (n, V)."""
         num_rows = len(slots)
         self._slots[:num_rows] = torch.tensor(slots)
         self._lengths[:num_rows] = torch.tensor([self._cache.lengths[slot] + 1 for slot in slots])
         self._positions[:num_rows] = torch.tensor(positions)
+        self._num_exact[:num_rows] = torch.tensor(num_exact)
         self._step.hidden_states[:num_rows] = self._model.transformer.word_embeddings(torch.tensor(token_ids))
         self._step.program.run(num_rows)
         return self._logits[:num_rows].clone()
@@ -112,7 +116,7 @@ class ChatGLMProgram:
             step.add_rest(block)
         step.add_norm(self._model.transformer.final_layernorm)
         head = self._matrices[self._model.lm_head]
-        return program.multiply(program.pack(step.normed, head.bits), head)
+        return program.multiply(program.pack(step.normed, head.bits), head, num_exact=self._num_exact)
 
 
 class ChatGLMPrompt:

@@ -105,10 +105,10 @@ class ChatGLMRunner(SlotRunner):
         """Return the prompt: to a decoder-only model it is text already written."""
         return prompt_ids
 
-    def _step_of_rows(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
+    def _step_of_rows(self, slots: Ids[int], token_ids: Ids[int], num_exact: Ids[int]) -> torch.Tensor:
         positions = [self._further_inputs(slot) for slot in slots]
         if self._program is not None:
-            return self._program.decode(slots, token_ids, positions)
+            return self._program.decode(slots, token_ids, positions, num_exact)
         return self._step(
             torch.tensor(token_ids, device=self.device),
             torch.tensor(positions, device=self.device),

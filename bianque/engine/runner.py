@@ -51,11 +51,20 @@ class ModelRunner(Protocol):
         """
         ...
 
-    def decode(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
+    def decode(self, slots: Ids[int], token_ids: Ids[int], num_exact: Ids[int] | None = None) -> torch.Tensor:
         """Run one more token in each of several slots; return the next tokens' logits (n, V).
+
+        A runner may save work on logits that nobody will look at. The `num_exact` largest of a row, and all that tie
+        with the last of them, are what they are without this argument, bit for bit. Any other is so too, or is an
+        estimate; then it and the logit itself are below all of those.
 
         Either all slots advance, or an exception is raised and none does: the same step may then be tried again, with
         fewer slots.
+
+        Args:
+            slots: of the sequences, each once.
+            token_ids: of each.
+            num_exact: of each, 0 for all logits; None is 0 for every slot.
         """
         ...
 

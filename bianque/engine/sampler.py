@@ -77,6 +77,17 @@ class Sampler:
         """Whether `process` may do anything."""
         return self.params.repetition_penalty != 1.0 or self.params.no_repeat_ngram_size > 0
 
+    @property
+    def raises_logits(self) -> bool:
+        """Whether `process` may raise logits."""
+        return self.params.repetition_penalty < 1.0
+
+    @property
+    def num_lowered(self) -> int:
+        """How many logits `process` lowers now, at most."""
+        num_penalized = len(self._seen) if self.params.repetition_penalty > 1.0 else 0
+        return num_penalized + len(self._banned())
+
     def draw(self) -> float:
         """Return this sequence's next random number, in [0, 1); 0 where the most probable token is taken."""
         if self.params.is_greedy:

@@ -60,10 +60,12 @@ class SlotRunner(ABC):
             self._graphs = StepGraphs(self._batched_step, shapes[0].max_len, self.device)
 
     @torch.inference_mode()
-    def decode(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
+    def decode(self, slots: Ids[int], token_ids: Ids[int], num_exact: Ids[int] | None = None) -> torch.Tensor:
         """See `ModelRunner.decode`."""
-        step = self._decode_batched if self._is_batched else self._step_of_rows
-        logits = step(slots, token_ids)
+        if self._is_batched:
+            logits = self._decode_batched(slots, token_ids)
+        else:
+            logits = self._step_of_rows(slots, token_ids, num_exact or [0] * len(slots))
         for slot in slots:
             self._advance(slot)
         return logits
@@ -102,8 +104,8 @@ class SlotRunner(ABC):
         torch.zeros(1, device=self.device).item()  # raises if the device is beyond use
 
     @abstractmethod
-    def _step_of_rows(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
-        """Run one step of the slots that are asked for; return logits (n, V)."""
+    def _step_of_rows(self, slots: Ids[int], token_ids: Ids[int], num_exact: Ids[int]) -> torch.Tensor:
+        """Run one step of the slots that are asked for; return logits (n, V), see `ModelRunner.decode`."""
 
     @abstractmethod
     def _batched_step(self, inputs: torch.Tensor, max_len: int) -> torch.Tensor:

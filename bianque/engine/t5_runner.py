@@ -93,7 +93,7 @@ class T5Runner(SlotRunner):
         """Return the decoder's start token: the prompt is the encoder's and may be repeated freely."""
         return (self._start_token_id,)
 
-    def _step_of_rows(self, slots: Ids[int], token_ids: Ids[int]) -> torch.Tensor:
+    def _step_of_rows(self, slots: Ids[int], token_ids: Ids[int], num_exact: Ids[int]) -> torch.Tensor:
         if self._program is not None:
             return self._program.decode(slots, token_ids)
         return t5_decoder.decode(

@@ -192,10 +192,14 @@ class Worker:
 
     def _decode(self, sequences: Many[Sequence]) -> dict[Sequence, Result]:
         """Run one decode step and return each sequence's token or error."""
+        from bianque.engine.batch_sampler import num_exact
+
         slots = [sequence.slot for sequence in sequences if sequence.slot is not None]
+        last_ids = [sequence.output_ids[-1] for sequence in sequences]
+        counts = [num_exact(sequence.sampler) for sequence in sequences if sequence.sampler is not None]
         try:
             with self._threads.step(len(slots)) if self._threads else nullcontext():
-                logits = self._runner.decode(slots, [sequence.output_ids[-1] for sequence in sequences])
+                logits = self._runner.decode(slots, last_ids, counts)
         except Exception as raised:
             failure = _failure(raised, sequences)
         else:

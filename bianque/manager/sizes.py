@@ -1,8 +1,8 @@
 """How large a model is, counted from its configuration: parameters, bytes at each precision, KV cache.
 
 Quantization follows the published scheme: the weights of the linears take 8 or 4 bits with one fp16 scale for each
-output row; embedding and head stay fp16, and so does everything else on a GPU. On the CPU, which computes in fp32, the
-rest is fp32, and T5's embedding as well.
+output row; weights of embedding and head take two bytes, and so does everything else on a GPU. On the CPU, which
+computes in fp32, the rest is fp32, and T5's embedding as well.
 """
 
 from __future__ import annotations

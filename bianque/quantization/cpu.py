@@ -14,7 +14,8 @@ import torch
 from torch.nn import functional
 
 from bianque.cpu_kernels.build import Kernels, load_kernels
-from bianque.cpu_kernels.operations import Multiply, Pack
+from bianque.cpu_kernels.operations import Multiply, Pack, Refine
+from bianque.quantization.digits import Digits
 from bianque.quantization.scheme import Bits, unpack_int4
 
 # The kernel's words for weights that are not quantized.
@@ -71,6 +72,18 @@ def half_linear(hidden_states: torch.Tensor, weight: torch.Tensor) -> torch.Tens
     return product.view(*hidden_states.shape[:-1], weight.shape[0]).to(hidden_states.dtype)
 
 
+def digit_linear(hidden_states: torch.Tensor, digits: Digits) -> torch.Tensor:
+    """Multiply (..., in) by a weight of two digits, all of it; see `linear`."""
+    rows = _as_rows(hidden_states)
+    kernels = load_kernels()
+    if kernels is not None:
+        product = _with_kernel(kernels, rows, digits.high, digits.scale, None, 8)
+        _add_low_digits(kernels, rows, digits, product)
+    else:
+        product = torch.cat([functional.linear(rows, chunk) for chunk in digits.floats()], dim=1)
+    return product.view(*hidden_states.shape[:-1], len(digits.high)).to(hidden_states.dtype)
+
+
 def _as_rows(hidden_states: torch.Tensor) -> torch.Tensor:
     return hidden_states.reshape(-1, hidden_states.shape[-1]).float().contiguous()
 
@@ -104,6 +117,22 @@ def _with_kernel(
     if kernels.linear(pack, multiply, num_rows, torch.get_num_threads()):
         raise MemoryError("no memory for the activations of a linear layer")
     return result
+
+
+def _add_low_digits(kernels: Kernels, rows: torch.Tensor, digits: Digits, product: torch.Tensor) -> None:
+    all_values = torch.zeros(len(rows), dtype=torch.int64)
+    refine = Refine(
+        x=rows.data_ptr(),
+        low=digits.low.data_ptr(),
+        scale=digits.scale.data_ptr(),
+        bound=digits.bound.data_ptr(),
+        counts=all_values.data_ptr(),
+        y=product.data_ptr(),
+        in_=rows.shape[1],
+        out=product.shape[1],
+    )
+    if kernels.refine(refine, len(rows), torch.get_num_threads()):
+        raise MemoryError("no memory for the limits of a linear layer")
 
 
 def _without_kernel(

@@ -1,7 +1,8 @@
 """A model's head on the CPU: its weight stays in fp16 while activations are fp32.
 
 The published scheme does not quantize the head, and an 8-bit one moves logits by 0.1, enough to change greedy replies.
-In fp16 it is what the checkpoint stores at half the bytes of fp32, and for ChatGLM the very tensor of the embedding.
+In fp16 it is what the checkpoint stores at half the bytes of fp32. T5 has such a head; for ChatGLM's, which is far
+larger, see `bianque.quantization.digit_layers`.
 """
 
 from __future__ import annotations
@@ -67,8 +68,7 @@ class HalfLinear(nn.Module):
 def replace_head(model: Any) -> HalfLinear:
     """Replace a transformers model's head by a `HalfLinear`, in place, and return it.
 
-    A weight in memory is converted; one on the meta device gives an empty head for `load_weight`. Where the head is
-    tied to the embedding, give both the same fp16 tensor.
+    A weight in memory is converted; one on the meta device gives an empty head for `load_weight`.
     """
     head = model.get_output_embeddings()
     half = HalfLinear(head.in_features, head.out_features)

@@ -32,7 +32,7 @@ def selects_linear(family: ModelFamily) -> Callable[[str], bool]:
     """Return which linears of a model family are quantized, by their full names.
 
     They are the published four of ChatGLM's blocks, and all of T5's blocks. Embeddings and heads are not; see
-    `bianque.quantization.half`.
+    `bianque.quantization.half` and `bianque.quantization.digit_layers`.
     """
     names = QUANTIZED_LINEARS[family]
     return lambda name: name.rpartition(".")[2] in names

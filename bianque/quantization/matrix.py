@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
-from bianque.cpu_kernels.program import Matrix
+from bianque.cpu_kernels.program import LowDigits, Matrix
 from bianque.quantization.cpu import FLOAT_BITS, HALF_BITS
+from bianque.quantization.digit_layers import DigitLinear
 from bianque.quantization.half import HalfLinear
 from bianque.quantization.linear import ModelFamily, QuantizedLinear, selects_linear
 
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
 
 
 def stored_matrix(layer: nn.Module) -> Matrix | None:
-    """Return the weight of a quantized, fp16 or fp32 layer on the CPU; None for any other layer."""
+    """Return the weight of a quantized, two-digit, fp16 or fp32 layer on the CPU; None for any other layer."""
     # Not their subclasses, which may compute something else.
     if type(layer) is QuantizedLinear and layer.weight.device.type == "cpu":
         bias = None if layer.bias is None else layer.bias.detach().float().contiguous()
         return Matrix(layer.weight, layer.weight_scale, bias, layer.bits)
+    if type(layer) is DigitLinear and layer.high.device.type == "cpu":
+        return Matrix(layer.high, layer.scale, None, 8, LowDigits(layer.low, layer.bound))
     if type(layer) is HalfLinear and layer.weight.device.type == "cpu":
         return Matrix(layer.weight, None, None, HALF_BITS)
     if type(layer) is nn.Linear and layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32:

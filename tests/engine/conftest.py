@@ -99,7 +99,7 @@ class ScriptedRunner:
         return self._advance([slot])[0]
         yield  # a generator also with one layer
 
-    def decode(self, slots, token_ids):
+    def decode(self, slots, token_ids, num_exact=None):
         assert len(slots) == len(set(slots)) == len(token_ids)
         self._wait([(self._states[slot][0], token_id) for slot, token_id in zip(slots, token_ids, strict=True)])
         return self._advance(slots)

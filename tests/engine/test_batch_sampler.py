@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from bianque.engine.batch_sampler import sample_rows
+from bianque.engine.batch_sampler import num_exact, sample_rows
 from bianque.engine.sampler import Sampler
 from bianque.engine.sampling import SamplingParams
 from bianque.errors import GenerationError
@@ -46,6 +46,49 @@ def test_rows_get_the_tokens_they_get_alone(vocab_size, is_coarse):
         rows = mix.sample(range(len(params)), mix.randrange(1, len(params) + 1))
         expected = [alone[row].sample(logits[row]) for row in rows]
         assert sample_rows([together[row] for row in rows], logits[rows]) == expected
+
+
+def estimated(logits: torch.Tensor, count: int, seed: int) -> torch.Tensor:
+    """Return what a runner may give where the `count` largest were asked for: others are below, some only just."""
+    smallest = logits.topk(count or len(logits)).values[-1]
+    noise = torch.rand(len(logits), generator=torch.Generator().manual_seed(seed)) ** 8
+    below = torch.nextafter(smallest - noise, torch.tensor(-torch.inf))
+    return torch.where(logits < smallest, below, logits)
+
+
+@pytest.mark.parametrize("is_coarse", [False, True], ids=["smooth", "with_ties"])
+@pytest.mark.parametrize("vocab_size", [50, 3000, LARGE])
+def test_estimates_of_logits_that_are_not_asked_for_change_no_token(vocab_size, is_coarse):
+    params = [SamplingParams(**choice, seed=index) for index, choice in enumerate(CHOICES)]
+    context = [*range(0, min(300, vocab_size), 3), 1, 2, 3, 1]
+    exact, rough = ([Sampler(each, context) for each in params] for _ in range(2))
+    for step in range(4 if vocab_size == LARGE else 12):
+        logits = make_logits(len(params), vocab_size, step, is_coarse=is_coarse)
+        # What was seen is large, so that penalties and bans bring up what is behind it.
+        logits[:, context] += 6
+        counts = [num_exact(sampler) for sampler in rough]
+        rows = [estimated(row, min(count, vocab_size), step) for row, count in zip(logits, counts, strict=True)]
+        assert sample_rows(rough, torch.stack(rows)) == sample_rows(exact, logits)
+
+
+@pytest.mark.parametrize(
+    ("choice", "count"),
+    [
+        ({}, 50),
+        ({"temperature": 0.0}, 1),
+        ({"top_k": 256}, 256),
+        ({"top_k": 257}, 0),
+        ({"top_k": 0}, 0),
+        ({"top_k": 0, "temperature": 0.0}, 1),
+        ({"repetition_penalty": 1.5}, 53),
+        ({"repetition_penalty": 0.9}, 0),
+        ({"no_repeat_ngram_size": 2}, 51),
+        ({"no_repeat_ngram_size": 3}, 50),
+        ({"no_repeat_ngram_size": 1, "repetition_penalty": 1.5}, 56),
+    ],
+)
+def test_how_many_logits_a_row_needs(choice, count):
+    assert num_exact(Sampler(SamplingParams(**choice), [1, 2, 3, 1])) == count
 
 
 def test_bans_do_not_send_a_row_the_long_way(monkeypatch):

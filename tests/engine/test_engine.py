@@ -75,6 +75,22 @@ def test_each_decode_step_gets_the_last_token(start_engine):
     assert runner.calls == [(1, "prefill"), (1, 5), (1, 6), (1, 7)]
 
 
+def test_each_decode_step_is_told_how_many_logits_its_rows_need(start_engine):
+    class Recording(ScriptedRunner):
+        asked = ()
+
+        def decode(self, slots, token_ids, num_exact=None):
+            self.asked += tuple(num_exact)
+            return super().decode(slots, token_ids, num_exact)
+
+    runner = Recording({1: [5, 6, 7, EOS]})
+    engine = start_engine(runner)
+    params = [GREEDY, SamplingParams(top_k=9, seed=1), SamplingParams(temperature=0, repetition_penalty=1.1)]
+    for each in params:
+        assert read(engine, engine.submit([1], each)) == [5, 6, 7]
+    assert runner.asked == (1, 1, 1, 9, 9, 9, 3, 4, 5)  # the prompt was seen, and one token more each time
+
+
 def test_prompt_and_reply_share_the_length_of_a_decoder_only_model(start_engine):
     engine = start_engine(ScriptedRunner({1: FOREVER}), max_model_len=10)
     sequence = engine.submit([1] * 8, GREEDY)

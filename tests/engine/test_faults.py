@@ -172,10 +172,10 @@ class ShortOfMemory(ScriptedRunner):
 
     max_rows = 2
 
-    def decode(self, slots, token_ids):
+    def decode(self, slots, token_ids, num_exact=None):
         if len(slots) > self.max_rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return super().decode(slots, token_ids)
+        return super().decode(slots, token_ids, num_exact)
 
 
 def test_out_of_memory_in_a_decode_step_ends_the_youngest_and_the_others_go_on(start_engine):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from bianque.cpu_kernels.build import load_kernels
 from bianque.cpu_kernels.program import Program
+from bianque.engine.batch_sampler import num_exact, sample_rows
 from bianque.engine.chatglm_runner import ChatGLMRunner
+from bianque.engine.sampler import Sampler
+from bianque.engine.sampling import SamplingParams
 from bianque.engine.t5_runner import T5Runner
 from bianque.models.low_rank import LowRankLinear
+from bianque.quantization.digit_layers import replace_tied_head
 from bianque.quantization.half import replace_head
 from bianque.quantization.linear import replace_linears, selects_linear
 from tests.engine.conftest import prefill, tiny_chatglm
@@ -32,20 +38,23 @@ def tiny_t5(**changes):
 MODELS = {
     "chatglm": tiny_chatglm,
     "t5": tiny_t5,
-    "t5 without a gate": lambda: tiny_t5(feed_forward_proj="gelu", dense_act_fn="gelu_new", is_gated_act=False),
-    "t5 with a scaled head": lambda: tiny_t5(scale_decoder_outputs=True),
+    "t5 without a gate": partial(tiny_t5, feed_forward_proj="gelu", dense_act_fn="gelu_new", is_gated_act=False),
+    "t5 with a scaled head": partial(tiny_t5, scale_decoder_outputs=True),
 }
 
 
-def make_model(name: str, bits: int | None):
-    model = MODELS[name]()
+def make_model(name: str, bits: int | None, **changes):
+    model = MODELS[name](**changes)
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(3.0)  # away from the uniform attention of small random weights
     if bits is not None:
         family = "chatglm" if name == "chatglm" else "t5"
         replace_linears(model, bits, device="cpu", dtype=torch.float32, select=selects_linear(family))
-        replace_head(model)
+        if family == "chatglm":
+            replace_tied_head(model)
+        else:
+            replace_head(model)
     return model
 
 
@@ -89,6 +98,51 @@ def test_a_row_is_bit_for_bit_the_same_alone_and_with_others(name, bits):
         assert torch.equal(prefill(alone, 0, [*prompt, *ending]), logits[slot])
         for token_id, step in zip((30, 31, 32), steps, strict=True):
             assert torch.equal(alone.decode([0], [token_id])[0], step[slot])
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_logits_that_are_asked_for_are_those_of_a_full_step(bits):
+    model = make_model("chatglm", bits, vocab_size=5000)
+    runner, full = make_runner(model), make_runner(model)
+    for one in (runner, full):
+        for slot, prompt in PROMPTS.items():
+            prefill(one, slot, [*prompt, 101, 104])
+    num_estimates = 0
+    for token_id, counts in ((30, [1, 58, 0, 5000]), (31, [7, 1, 300, 1]), (32, [1, 1, 1, 1])):
+        slots = list(PROMPTS)
+        logits, expected = runner.decode(slots, [token_id] * 4, counts), full.decode(slots, [token_id] * 4)
+        assert torch.equal(full.decode([0], [9]), runner.decode([0], [9], [0]))
+        for row, wanted, count in zip(logits, expected, counts, strict=True):
+            smallest = wanted.topk(count or len(wanted)).values[-1]
+            assert torch.equal(row[wanted >= smallest], wanted[wanted >= smallest])
+            assert (row[wanted < smallest] < smallest).all()
+            num_estimates += int((row != wanted).sum())
+    assert num_estimates > 10_000, "something was saved"
+
+
+CHOICES = (
+    {"temperature": 0.0},
+    {"top_k": 5, "top_p": 1.0},
+    {"temperature": 0.0, "repetition_penalty": 1.3},
+    {"top_k": 8, "no_repeat_ngram_size": 2, "temperature": 3.0},
+)
+
+
+def test_replies_are_those_of_full_steps():
+    model = make_model("chatglm", 8, vocab_size=5000)
+    replies = []
+    for is_full in (False, True):
+        runner, slots = make_runner(model), list(PROMPTS)
+        for slot, prompt in PROMPTS.items():
+            prefill(runner, slot, [*prompt, 101, 104])
+        samplers = [Sampler(SamplingParams(**choice, seed=1), PROMPTS[slot]) for slot, choice in enumerate(CHOICES)]
+        token_ids, reply = [20, 21, 22, 23], []
+        for _ in range(40):
+            counts = None if is_full else [num_exact(sampler) for sampler in samplers]
+            token_ids = sample_rows(samplers, runner.decode(slots, token_ids, counts))
+            reply.append(token_ids)
+        replies.append(reply)
+    assert replies[0] == replies[1]
 
 
 def test_logits_of_a_step_stay_when_the_next_one_runs():

@@ -17,7 +17,7 @@ from bianque.manager.weights.load import load_weights
 from bianque.manager.weights.quantized_cache import QuantizedCache, checksum, is_hub_snapshot
 from bianque.settings import Settings
 from scripts.make_checkpoint import make_checkpoint
-from tests.manager.test_weights import FAMILIES, logits, same_state
+from tests.manager.test_weights import EMBEDDING, FAMILIES, logits, same_state
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -73,6 +73,9 @@ def test_other_tools_can_read_the_kept_file(made, cache_folder):
         name = "transformer.layers.0.mlp.dense_4h_to_h.weight"
         assert file.get_tensor(name).dtype == torch.int8
         assert file.get_tensor(f"{name}_scale").dtype == torch.float16
+        # Each digit of embedding and head once.
+        assert file.get_tensor(f"{EMBEDDING}_low").dtype == file.get_tensor(EMBEDDING).dtype == torch.int8
+        assert not any(name.startswith("lm_head") for name in file.keys())
 
 
 def test_float_precisions_keep_nothing(made, cache_folder):

@@ -14,6 +14,7 @@ from transformers import T5ForConditionalGeneration
 from bianque.errors import SnapshotError
 from bianque.manager.weights.load import load_weights
 from bianque.models.chatglm import ChatGLMForConditionalGeneration
+from bianque.quantization.digits import encode
 from bianque.quantization.linear import QuantizedLinear
 from bianque.quantization.scheme import dequantize, quantize
 from scripts.make_checkpoint import make_checkpoint
@@ -166,8 +167,39 @@ def test_chatglm_head_is_the_embedding_whatever_is_stored(copy, precision):
     folder = copy("bianque-2")
     change(folder, lambda tensors: tensors["lm_head.weight"].zero_())
     model = load(folder, "chatglm", precision)
-    head, table = model.lm_head.weight, model.transformer.word_embeddings.weight
-    assert head.data_ptr() == table.data_ptr() and head.any()
+    head, table = dict(model.lm_head.state_dict()), dict(model.transformer.word_embeddings.state_dict())
+    assert len(head) == (4 if precision == "int8" else 1)
+    for name, array in head.items():
+        assert array.data_ptr() == table[name].data_ptr() and array.any()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_chatglm_embedding_is_held_in_two_digits(copy, precision):
+    folder = copy("bianque-2")
+    weight = load_file(folder / "model.safetensors")[EMBEDDING]
+    table = load(folder, "chatglm", precision).transformer.word_embeddings
+    for got, expected in zip(vars(table.digits).values(), vars(encode(weight)).values(), strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_an_embedding_that_is_stored_quantized_is_held_in_two_digits(copy):
+    folder = copy("bianque-2")
+
+    def edit(tensors):
+        tensors[EMBEDDING], tensors[f"{EMBEDDING}_scale"] = quantize(tensors[EMBEDDING], 8)
+        tensors.pop("lm_head.weight")
+
+    change(folder, edit)
+    stored = load_file(folder / "model.safetensors")
+    weight = dequantize(stored[EMBEDDING], stored[f"{EMBEDDING}_scale"], 8, torch.float32)
+    table = load(folder, "chatglm", "int8").transformer.word_embeddings
+    assert torch.allclose(table(torch.arange(len(weight))), weight, rtol=0, atol=float(weight.abs().max()) * 2e-5)
+
+
+def test_second_digits_that_nothing_asks_for_are_refused(copy):
+    folder = copy("bianque-2")
+    change(folder, lambda tensors: tensors.update({f"{QKV}.weight_low": torch.zeros(2, 2, dtype=torch.int8)}))
+    assert refused(folder, "chatglm", "int8").params["unexpected"] == f"{QKV}.weight_low"
 
 
 @pytest.mark.parametrize("absent", [EMBEDDING, "lm_head.weight"])
@@ -228,11 +260,12 @@ def test_a_missing_scale_is_named(copy):
     assert refused(folder, "chatglm", "int8").params["missing"] == f"{QKV}.weight_scale"
 
 
-def test_numbers_that_cannot_be_quantized_are_named(copy):
+@pytest.mark.parametrize("name", [f"{QKV}.weight", EMBEDDING])
+def test_numbers_that_cannot_be_quantized_are_named(copy, name):
     folder = copy("bianque-2")
-    change(folder, lambda tensors: tensors[f"{QKV}.weight"][1].fill_(torch.nan))
+    change(folder, lambda tensors: tensors[name][1].fill_(torch.nan))
     error = refused(folder, "chatglm", "int8")
-    assert error.key == "snapshot_tensor_invalid" and f"{QKV}.weight" in str(error)
+    assert error.key == "snapshot_tensor_invalid" and name in str(error)
 
 
 def test_the_damaged_one_of_many_shards_is_named(checkpoints, tmp_path):

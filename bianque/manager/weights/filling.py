@@ -12,9 +12,11 @@ from torch import nn
 
 from bianque.errors import SnapshotError
 from bianque.manager.registry import Precision
-from bianque.manager.weights.matching import SCALE_SUFFIX, is_quantized
+from bianque.manager.weights.matching import LOW_SUFFIX, SCALE_SUFFIX, is_quantized
 from bianque.manager.weights.quantized_cache import KeptTensor
 from bianque.manager.weights.shards import Shard, StoredTensor, open_shard
+from bianque.quantization.digit_layers import DigitTable
+from bianque.quantization.digits import Digits, encode
 from bianque.quantization.embedding import StoredEmbedding
 from bianque.quantization.half import HalfLinear
 from bianque.quantization.linear import QuantizedLinear
@@ -83,14 +85,19 @@ class ModelFiller:
         tensor = shard.read(name)
         if self._check is not None:
             self._check(name, tensor)
-        values = _Values(tensor, self._read_scale(shard, name) if targets else None)
+        values = self._values(shard, name, tensor) if targets else _Values(tensor)
         tied: dict[torch.dtype, nn.Parameter] = {}
+        digits: Digits | None = None
         for target in targets:
             module_name, _, attribute = target.rpartition(".")
             module = self._model.get_submodule(module_name)
-            if isinstance(module, QuantizedLinear) and attribute == "weight":
+            if isinstance(module, QuantizedLinear | DigitTable) and attribute == "weight":
                 try:
-                    values.fill_linear(module)
+                    if isinstance(module, QuantizedLinear):
+                        values.fill_linear(module)
+                    else:
+                        digits = digits or values.digits(module.high.shape[1], self._placement.device)
+                        module.load_digits(digits)
                 except ValueError as error:
                     raise SnapshotError("snapshot_tensor_invalid", file=shard.path, name=name) from error
                 continue
@@ -106,16 +113,20 @@ class ModelFiller:
                 setattr(module, attribute, tied[dtype])
         shard.release(tensor)
 
-    def _read_scale(self, shard: Shard, name: str) -> torch.Tensor | None:
-        """Return the fp16 scales of a quantized weight, which may be in another shard; None for a float tensor."""
+    def _values(self, shard: Shard, name: str, tensor: torch.Tensor) -> _Values:
+        """Return a tensor with what is stored beside it, which may be in another shard."""
+        scale, low = f"{name}{SCALE_SUFFIX}", f"{name}{LOW_SUFFIX}"
         if not is_quantized(self._stored[name]):
-            return None
-        scale_name = f"{name}{SCALE_SUFFIX}"
-        path = self._stored[scale_name].shard
+            return _Values(tensor)
+        low_digits = self._read_beside(shard, low) if low in self._stored else None
+        return _Values(tensor, self._read_beside(shard, scale).half(), low_digits)
+
+    def _read_beside(self, shard: Shard, name: str) -> torch.Tensor:
+        path = self._stored[name].shard
         if path == shard.path:
-            return shard.read(scale_name).half()
+            return shard.read(name)
         with open_shard(path) as other:
-            return other.read(scale_name).half().clone()
+            return other.read(name).clone()
 
     def _dtype_of(self, name: str) -> torch.dtype:
         """Return the dtype of a weight: beside fp16, transformers keeps those that overflow in fp32 (T5's `wo`)."""
@@ -127,10 +138,11 @@ class ModelFiller:
 
 @dataclass(frozen=True)
 class _Values:
-    """One stored tensor: floats, or integers with their scales."""
+    """One stored tensor: floats, or integers with their scales, and second digits if it has two."""
 
     tensor: torch.Tensor
-    scale: torch.Tensor | None
+    scale: torch.Tensor | None = None
+    low: torch.Tensor | None = None
 
     def fill_linear(self, layer: QuantizedLinear) -> None:
         """Quantize into a layer, or hand over integers that have the layer's bits already."""
@@ -141,6 +153,18 @@ class _Values:
             layer.load_quantized(self.tensor.clone(), self.scale.clone())
         else:
             layer.load_weight(dequantize(self.tensor, self.scale, self._bits(layer.in_features), torch.float16))
+
+    def digits(self, columns: int, device: torch.device) -> Digits:
+        """Return two digits: those that are stored, or of whatever else the tensor is.
+
+        Raises:
+            ValueError: if its values cannot be encoded.
+        """
+        if self.scale is None:
+            return encode(self.tensor.to(device))
+        if self.low is None:
+            return encode(dequantize(self.tensor, self.scale, self._bits(columns), torch.float16).to(device))
+        return Digits.of(*(each.to(device, copy=True) for each in (self.tensor, self.low, self.scale)))
 
     def copy(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """Return a copy of this shape on the device; the cast is done there, so that fewer bytes may travel."""
@@ -168,6 +192,10 @@ def kept_tensors(model: nn.Module) -> list[KeptTensor]:
             kept.append(KeptTensor(scale_name, torch.float16, (module.out_features,), partial(_quantized, module, 1)))
             shape = (module.out_features, columns)
             kept.append(KeptTensor(f"{name}.weight", torch.int8, shape, partial(_quantized, module, 0)))
+        elif isinstance(module, DigitTable) and module.high.data_ptr() not in seen:
+            seen.add(module.high.data_ptr())
+            for suffix, array in (("", module.high), (LOW_SUFFIX, module.low), (SCALE_SUFFIX, module.scale)):
+                kept.append(KeptTensor(f"{name}.weight{suffix}", array.dtype, tuple(array.shape), array.detach))
         elif isinstance(module, StoredEmbedding | HalfLinear) and module.weight.data_ptr() not in seen:
             seen.add(module.weight.data_ptr())
             weight = module.weight

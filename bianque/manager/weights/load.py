@@ -24,9 +24,10 @@ from bianque.errors import SnapshotError
 from bianque.manager.download.snapshot import read_json
 from bianque.manager.registry import Family, Precision
 from bianque.manager.weights.filling import BITS, ModelFiller, Placement, kept_tensors
-from bianque.manager.weights.matching import CHATGLM_EMBEDDING, T5_EMBEDDINGS, match_tensors
+from bianque.manager.weights.matching import T5_EMBEDDINGS, match_tensors
 from bianque.manager.weights.quantized_cache import QuantizedCache
 from bianque.manager.weights.shards import StoredTensor, describe_shards, find_shards, open_shard
+from bianque.quantization.digit_layers import replace_tied_head
 from bianque.quantization.embedding import StoredEmbedding
 from bianque.quantization.half import replace_head
 from bianque.quantization.linear import replace_linears, selects_linear
@@ -162,23 +163,18 @@ def build_model(
             dtype=placement.dtype,
             select=selects_linear(family),
         )
-        if placement.device.type == "cpu":
-            _replace_embeddings(model, family, placement, stored)
+        if placement.device.type == "cpu" and family == "chatglm":
+            replace_tied_head(model)
+        elif placement.device.type == "cpu":
+            _replace_embeddings(model, placement, stored)
             replace_head(model)
     return model
 
 
-def _replace_embeddings(
-    model: PreTrainedModel, family: Family, placement: Placement, stored: Mapping[str, StoredTensor]
-) -> None:
-    """Keep the tables of tokens in fp16 where nothing is lost by it, see `StoredEmbedding`.
-
-    ChatGLM's is one tensor with its head, which is fp16 whatever the checkpoint has.
-    """
-    names = {CHATGLM_EMBEDDING} if family == "chatglm" else set(T5_EMBEDDINGS)
-    for name in names:
-        is_half = name in stored and stored[name].dtype == torch.float16
-        if family == "t5" and not is_half:
+def _replace_embeddings(model: PreTrainedModel, placement: Placement, stored: Mapping[str, StoredTensor]) -> None:
+    """Keep T5's tables of tokens in fp16 where nothing is lost by it, see `StoredEmbedding`."""
+    for name in T5_EMBEDDINGS:
+        if name not in stored or stored[name].dtype != torch.float16:
             continue
         parent_name, _, child_name = name.removesuffix(".weight").rpartition(".")
         parent = model.get_submodule(parent_name)

@@ -16,6 +16,7 @@ from torch import nn
 from bianque.errors import SnapshotError
 from bianque.manager.registry import Family
 from bianque.manager.weights.shards import StoredTensor, open_shard
+from bianque.quantization.digit_layers import DigitTable
 from bianque.quantization.embedding import StoredEmbedding
 from bianque.quantization.half import HalfLinear
 from bianque.quantization.linear import QuantizedLinear
@@ -27,6 +28,8 @@ CHATGLM_EMBEDDING = "transformer.word_embeddings.weight"
 T5_EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 HEAD = "lm_head.weight"
 SCALE_SUFFIX = "_scale"
+LOW_SUFFIX = "_low"
+"""Of a weight in two digits, the second; only our own cache stores such weights."""
 
 
 def expected_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -35,6 +38,8 @@ def expected_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, QuantizedLinear):
             shapes[f"{name}.weight"] = (module.out_features, module.in_features)
+        elif isinstance(module, DigitTable):
+            shapes[f"{name}.weight"] = tuple(module.high.shape)
         elif isinstance(module, StoredEmbedding | HalfLinear):
             shapes[f"{name}.weight"] = tuple(module.weight.shape)
     return shapes
@@ -61,6 +66,8 @@ def match_tensors(
     for name, shape in shapes.items():
         source = sources[name]
         used |= {name, source, f"{source}{SCALE_SUFFIX}"}
+        if isinstance(model.get_submodule(name.rpartition(".")[0]), DigitTable):
+            used.add(f"{source}{LOW_SUFFIX}")
         if source not in stored:
             missing.add(source)
         # A tensor whose place is taken by another one is checked as well: its model is not this one if it differs.

@@ -1,10 +1,10 @@
 """Quantized weights kept on disk, so that the next start reads half or a quarter of the bytes and quantizes nothing.
 
 One safetensors file for each snapshot, precision and kind of device, in the layout of a published quantized checkpoint
-(`weight` int8 and `weight_scale` fp16). Its name holds a key of everything its content follows from: the snapshot's
-revision or fingerprint, the precision, and the version of the scheme. It is written beside its place and then renamed,
-by one process at a time, tensor by tensor. Every tensor carries a checksum: a file that is damaged is found when it is
-read, deleted and made again.
+(`weight` int8 and `weight_scale` fp16), with `weight_low` (int8) for a weight in two digits. Its name holds a key of
+everything its content follows from: the snapshot's revision or fingerprint, the precision, and the version of the
+scheme. It is written beside its place and then renamed, by one process at a time, tensor by tensor. Every tensor
+carries a checksum: a file that is damaged is found when it is read, deleted and made again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SCHEME_VERSION = 1
+SCHEME_VERSION = 2
 """To be raised when the stored integers, or the choice of what is quantized, change."""
 MARGIN_BYTES = 2_000_000_000
 """Left free on the disk."""
