@@ -14,6 +14,7 @@ published code does (torch); memory; and how far the logits are from fp16. `plai
 from __future__ import annotations
 
 import argparse
+import gc
 import platform
 import statistics
 import sys
@@ -184,6 +185,7 @@ def measure(arguments: argparse.Namespace) -> None:
                     flush=True,
                 )
         del model, runner
+        gc.collect()  # a runner and its graphs know each other
     print("\nspeed of auto in graphs, against fp16, against unpacking first (torch), and against plain:")
     for bits in filter(None, arguments.bits):
         for batch in arguments.batches:
