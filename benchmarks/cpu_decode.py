@@ -2,11 +2,14 @@
 
 The model has the published sizes and random weights, built layer by layer at 8 or 4 bits, so that no checkpoint and
 only its own memory is needed. It runs as in the Space, through `ChatGLMRunner`. With `--peer FILE` (a model file of
-chatglm.cpp, see `--write-peer`) the same lengths are then measured with the package chatglm-cpp, and ratios printed.
+chatglm.cpp, see `--write-peer`) the same lengths are measured with the package chatglm-cpp, and ratios printed: one
+after the other, each in its own memory, or with `--together` step by step in turns, which is fair on a machine whose
+speed changes from minute to minute.
 
     python benchmarks/cpu_decode.py --bits 8
     python benchmarks/cpu_decode.py --bits 8 --write-peer q8_0.bin      needs chatglm-cpp and as much free disk
     python benchmarks/cpu_decode.py --bits 8 --peer q8_0.bin
+    python benchmarks/cpu_decode.py --bits 8 --peer q8_0.bin --together
     python benchmarks/cpu_decode.py --bits 8 --peer q8_0.bin --busy     the same beside a process that needs one core
 """
 
@@ -97,67 +100,97 @@ def run_prefill(runner: ChatGLMRunner, slot: int, ids: list[int]) -> torch.Tenso
             return stop.value
 
 
-def measure_own(bits: int, arguments: argparse.Namespace) -> dict[str, float]:
-    """Return tokens a second of prefill, one chat and eight, and the memory.
+class Own:
+    """BianQue's engine with a random model: a prompt of `context` tokens in each of eight slots."""
 
-    Chats need the logits that sampling needs by default; `decode_1_all` is one chat that needs all of them.
-    """
-    torch.manual_seed(0)
-    model = build_model(bits, arguments.num_layers)
-    runner = ChatGLMRunner(model, num_slots=NUM_CHATS, max_len=512)
-    short = prompt_ids(model.config, arguments.context)
-    for slot in range(NUM_CHATS):
-        run_prefill(runner, slot, short)
-    results = {}
-    few = num_exact(Sampler(SamplingParams()))
-    for name, num_chats, count in (("decode_1", 1, few), ("decode_1_all", 1, 0), ("decode_8", NUM_CHATS, few)):
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        """Build the model and fill the slots."""
+        torch.manual_seed(0)
+        model = build_model(arguments.bits, arguments.num_layers)
+        self._config = model.config
+        self._runner = ChatGLMRunner(model, num_slots=NUM_CHATS, max_len=512)
+        # What sampling needs by default, and all logits.
+        few = num_exact(Sampler(SamplingParams()))
+        self.steps = {"decode_1": (1, few), "decode_1_all": (1, 0), "decode_8": (NUM_CHATS, few)}
+        for slot in range(NUM_CHATS):
+            run_prefill(self._runner, slot, prompt_ids(self._config, arguments.context))
+
+    def step(self, name: str) -> float:
+        """Return the seconds of a decode step, for each of its tokens."""
+        num_chats, count = self.steps[name]
         slots = list(range(num_chats))
-        times = []
-        for _ in range(arguments.num_tokens + 1):
-            started = time.perf_counter()
-            runner.decode(slots, [1234 + slot for slot in slots], [count] * num_chats)
-            times.append(time.perf_counter() - started)
-        results[name] = num_chats / statistics.median(times[1:])
-    times = []
-    for _ in range(2):
-        runner.free(0)
         started = time.perf_counter()
-        run_prefill(runner, 0, prompt_ids(model.config, arguments.prompt))
-        times.append(time.perf_counter() - started)
-    results["prefill"] = arguments.prompt / min(times)
-    results["gib"] = resident_gib()
-    return results
+        self._runner.decode(slots, [1234 + slot for slot in slots], [count] * num_chats)
+        return (time.perf_counter() - started) / num_chats
 
-
-def measure_peer(path: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """Return the same figures of chatglm.cpp; it has no batches, so eight chats take turns at the speed of one."""
-    from chatglm_cpp import _C
-
-    model = _C.Pipeline(str(path)).model
-    config = ChatGLMConfig(num_layers=arguments.num_layers)
-    generation = _C.GenerationConfig(do_sample=False)
-
-    def next_token(ids: list[int], num_past: int, num_prompt: int) -> float:
+    def prefill(self, length: int) -> float:
+        """Return the seconds of a prompt of so many tokens, in place of the first slot's."""
+        self._runner.free(0)
         started = time.perf_counter()
-        model.generate_next_token(ids, None, generation, num_past, num_prompt)
+        run_prefill(self._runner, 0, prompt_ids(self._config, length))
         return time.perf_counter() - started
 
-    ids = prompt_ids(config, arguments.context)
-    next_token(ids, 0, arguments.context)
-    times = []
-    for _ in range(arguments.num_tokens + 1):
-        ids.append(1234)
-        times.append(next_token(ids, len(ids) - 1, arguments.context))
-    results = dict.fromkeys(("decode_1", "decode_1_all", "decode_8"), 1 / statistics.median(times[1:]))
-    prefill = min(next_token(prompt_ids(config, arguments.prompt), 0, arguments.prompt) for _ in range(2))
-    results["prefill"] = arguments.prompt / prefill
-    results["gib"] = resident_gib()
+
+class Peer:
+    """chatglm.cpp; it has no batches, so that eight chats take turns at the speed of one."""
+
+    steps = ("decode_1",)
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        """Load the file and read the prompt."""
+        from chatglm_cpp import _C
+
+        self._model = _C.Pipeline(str(arguments.peer)).model
+        self._generation = _C.GenerationConfig(do_sample=False)
+        self._config = ChatGLMConfig(num_layers=arguments.num_layers)
+        self._ids = prompt_ids(self._config, arguments.context)
+        self._num_prompt = arguments.context
+        self._next_token(self._ids, 0, self._num_prompt)
+
+    def step(self, name: str) -> float:
+        """Return the seconds of a decode step."""
+        self._ids.append(1234)
+        return self._next_token(self._ids, len(self._ids) - 1, self._num_prompt)
+
+    def prefill(self, length: int) -> float:
+        """Return the seconds of a prompt of so many tokens."""
+        return self._next_token(prompt_ids(self._config, length), 0, length)
+
+    def _next_token(self, ids: list[int], num_past: int, num_prompt: int) -> float:
+        started = time.perf_counter()
+        self._model.generate_next_token(ids, None, self._generation, num_past, num_prompt)
+        return time.perf_counter() - started
+
+
+SIDES = {"own": Own, "peer": Peer}
+
+
+def measure(sides: list[str], arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Return tokens a second of decoding and prefill for each side, step by step in turns, and the memory of one."""
+    models = {side: SIDES[side](arguments) for side in sides}
+    times: dict[tuple[str, str], list[float]] = {}
+    for turn in range(arguments.num_tokens + 1):
+        for side, model in models.items():
+            for name in model.steps:
+                seconds = model.step(name)
+                if turn:
+                    times.setdefault((side, name), []).append(seconds)
+    results: dict[str, dict[str, float]] = {side: {} for side in sides}
+    for (side, name), seconds in times.items():
+        results[side][name] = 1 / statistics.median(seconds)
+    prefills = [{side: model.prefill(arguments.prompt) for side, model in models.items()} for _ in range(2)]
+    for side, figures in results.items():
+        figures["prefill"] = arguments.prompt / min(each[side] for each in prefills)
+        if len(sides) == 1:
+            figures["gib"] = resident_gib()
+    if "peer" in results:
+        results["peer"] |= dict.fromkeys(("decode_1_all", "decode_8"), results["peer"]["decode_1"])
     return results
 
 
-def measure_apart(arguments: argparse.Namespace, *, peer: bool) -> dict[str, float]:
+def measure_apart(sides: list[str], arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Measure in a process of its own, so that its memory is its own."""
-    command = [sys.executable, __file__, "--bits", str(arguments.bits), "--apart", "peer" if peer else "own"]
+    command = [sys.executable, __file__, "--bits", str(arguments.bits), "--apart", *sides]
     for name in ("num_layers", "context", "prompt", "num_tokens"):
         command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     if arguments.peer:
@@ -177,17 +210,12 @@ def busy_process() -> Iterator[None]:
         process.wait()
 
 
-def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-    """Return the median of each figure."""
-    return {name: statistics.median(results[name] for results in rounds) for name in rounds[0]}
-
-
 def print_results(name: str, results: dict[str, float]) -> None:
     """Print one line."""
     print(
         f"{name:24} one chat {results['decode_1']:6.2f} tokens/s, with all logits {results['decode_1_all']:6.2f}   "
-        f"{NUM_CHATS} chats {results['decode_8']:6.2f}   "
-        f"prefill {results['prefill']:6.2f}   memory {results['gib']:5.2f} GiB",
+        f"{NUM_CHATS} chats {results['decode_8']:6.2f}   prefill {results['prefill']:6.2f}"
+        + (f"   memory {results['gib']:5.2f} GiB" if "gib" in results else ""),
         flush=True,
     )
 
@@ -202,35 +230,32 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=32, help="tokens before the first decode step")
     parser.add_argument("--prompt", type=int, default=256, help="tokens of the measured prefill")
     parser.add_argument("--num-tokens", type=int, default=16, help="decode steps; their median counts")
-    parser.add_argument("--rounds", type=int, default=1, help="of both, by turns; medians count")
+    parser.add_argument("--together", action="store_true", help="both in one process; needs the memory of both")
     parser.add_argument("--busy", action="store_true", help="measure beside a process that computes without end")
-    parser.add_argument("--apart", choices=("own", "peer"), help=argparse.SUPPRESS)
+    parser.add_argument("--apart", choices=SIDES, nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.write_peer:
         write_model(arguments.write_peer, arguments.bits, ChatGLMConfig(num_layers=arguments.num_layers))
         return
     if arguments.apart:
-        is_peer = arguments.apart == "peer"
-        results = measure_peer(arguments.peer, arguments) if is_peer else measure_own(arguments.bits, arguments)
-        print(json.dumps(results))
+        print(json.dumps(measure(arguments.apart, arguments)))
         return
     print(
         f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; {arguments.num_layers} layers, "
         f"int{arguments.bits}, fp32 activations; context {arguments.context}, prompt {arguments.prompt}"
         + ("; beside one busy process" if arguments.busy else "")
     )
-    owns, peers = [], []
+    sides = ["own", "peer"] if arguments.peer else ["own"]
     with busy_process() if arguments.busy else nullcontext():
-        for _ in range(arguments.rounds):
-            owns.append(measure_apart(arguments, peer=False))
-            if arguments.peer:
-                peers.append(measure_apart(arguments, peer=True))
-    own = medians(owns)
-    peer = medians(peers) if peers else None
-    print_results(f"bianque int{arguments.bits}", own)
-    if peer:
-        print_results(f"chatglm.cpp {'q8_0' if arguments.bits == 8 else 'q4_0'}", peer)
-        print("ratio                    " + ", ".join(f"{name} {own[name] / peer[name]:.2f}" for name in own))
+        if arguments.together:
+            results = measure_apart(sides, arguments)
+        else:
+            results = {side: measure_apart([side], arguments)[side] for side in sides}
+    print_results(f"bianque int{arguments.bits}", results["own"])
+    if "peer" in results:
+        print_results(f"chatglm.cpp {'q8_0' if arguments.bits == 8 else 'q4_0'}", results["peer"])
+        ratios = {name: figure / results["peer"][name] for name, figure in results["own"].items()}
+        print("ratio                    " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
 
 
 if __name__ == "__main__":

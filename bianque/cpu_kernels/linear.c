@@ -11,10 +11,10 @@
  * Work. Rows of W are handed out in chunks, so that a thread that loses its core for a while holds up one chunk. A strip
  * is a block of STRIP_ROWS rows of W. It is multiplied with all rows of x, two by two. For a few rows of x every pass
  * unpacks it anew in registers; for many it is unpacked once. Every pass asks for its share of the strip that comes next.
- * The rows of a strip are not neighbours: they stand so far apart, by the tile's spread, that each is in a page of its
- * own and goes on where the tile's strip before it ended. The processor then recognises as many streams and fetches them
- * ahead; it does not when several run through one page. For many rows of x, whose block then stays in the cache, the
- * strips of a tile take turns block by block instead.
+ * The rows of a strip are not neighbours: they stand apart by the tile's spread, and each goes on where the same row of
+ * the tile's strip before it ended. So few streams run through memory for long, which the processor recognises and fetches
+ * ahead; in streams of a page each, or several in one page, it reads a fifth slower. For many rows of x, whose block then
+ * stays in the cache, the strips of a tile take turns block by block instead.
  *
  * Order of columns. Unpacking is cheapest when columns of a group come out permuted; x is stored in the same order.
  */
@@ -27,7 +27,7 @@
 #include "pool.h"
 
 enum { BLOCK = 1024, GROUP = 64, LANES = 16, LINE = 64, STRIP_ROWS = 4, MANY_ROWS = 16 };
-enum { PAGE = 4096, MAX_SPREAD = 8 };
+enum { STREAM = 65536, MAX_SPREAD = 32, MANY_SPREAD = 8 };
 
 /* What is packed and multiplied, see `Pack` and `Multiply`. */
 typedef struct {
@@ -366,8 +366,9 @@ static void multiply_strip(const Job *job, Strip *strip, int64_t block, float *t
 
 /* By how many rows of W the rows of a strip are apart; as many strips make a tile. */
 static int64_t spread_of(const Job *job) {
-    int64_t rows_of_a_page = (PAGE + job->row_bytes - 1) / job->row_bytes;
-    return job->rows > MANY_ROWS || rows_of_a_page > MAX_SPREAD ? MAX_SPREAD : rows_of_a_page;
+    if (job->rows > MANY_ROWS) return MANY_SPREAD;
+    int64_t rows_of_a_stream = (STREAM + job->row_bytes - 1) / job->row_bytes;
+    return rows_of_a_stream < MAX_SPREAD ? rows_of_a_stream : MAX_SPREAD;
 }
 
 /* Multiply a block of the strip whose first row is `first` + `at`, in the tile that begins with the row `first`. */
@@ -410,12 +411,12 @@ static void finish_tile(const Job *job, int64_t first, int64_t spread, const flo
         float *y = job->y + row * job->out + first;
         const float *residual = job->residual ? job->residual + row * job->out + first : NULL;
         const float *total = totals + row * STRIP_ROWS;
-        if (tile == STRIP_ROWS * MAX_SPREAD) {
-            for (int64_t at = 0; at < MAX_SPREAD; at += 4) {
+        if (tile == STRIP_ROWS * spread && spread % 4 == 0) {
+            for (int64_t at = 0; at < spread; at += 4) {
                 __m128 lane[STRIP_ROWS];
                 for (int i = 0; i < 4; i++) lane[i] = _mm_loadu_ps(total + (at + i) * job->rows * STRIP_ROWS);
                 _MM_TRANSPOSE4_PS(lane[0], lane[1], lane[2], lane[3]);
-                for (int64_t i = 0, r = at; i < STRIP_ROWS; i++, r += MAX_SPREAD) {
+                for (int64_t i = 0, r = at; i < STRIP_ROWS; i++, r += spread) {
                     __m128 sum = _mm_add_ps(_mm_mul_ps(lane[i], _mm_loadu_ps(scale + r)), _mm_loadu_ps(bias + r));
                     if (residual) sum = _mm_add_ps(sum, _mm_mul_ps(_mm_loadu_ps(residual + r), factor));
                     _mm_storeu_ps(y + r, sum);
