@@ -47,8 +47,12 @@ class Digits:
     @classmethod
     def of(cls, high: torch.Tensor, low: torch.Tensor, scale: torch.Tensor) -> Digits:
         """Return stored digits with their bound; the arrays are kept as they are."""
-        norms = [rows.float().square_().sum(1) for rows in low.split(_rows_of(low, _CHUNK_VALUES))]
-        return cls(high, low, scale, torch.cat(norms).sqrt_() * scale.float() * (_SLACK / BASE))
+        bound = torch.empty(len(low), device=low.device)
+        # One array for all chunks: new ones, with results kept between them, would leave the heap full of holes.
+        floats = torch.empty(_rows_of(low, _CHUNK_VALUES), low.shape[1], device=low.device)
+        for rows, norms in zip(low.split(len(floats)), bound.split(len(floats)), strict=True):
+            torch.linalg.vector_norm(floats[: len(rows)].copy_(rows), dim=1, out=norms)
+        return cls(high, low, scale, bound.mul_(scale.float()).mul_(_SLACK / BASE))
 
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
         """Return rows of the weight for ids of any shape, (..., in) fp32."""
