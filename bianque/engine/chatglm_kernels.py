@@ -95,6 +95,7 @@ def _attend_kernel(
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     column = tl.arange(0, HEAD)
+    # Positions, lengths and the table are there before a step's first kernel begins: nothing has to be waited for.
     # The first half of a head turns by row 0 of the position, the second by row 1; its pairs are a quarter apart.
     position = tl.load(position_ptr + row * position_stride + column // (2 * quarter))
     angle = position * 3 * quarter + column % quarter
